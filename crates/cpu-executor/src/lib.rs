@@ -1,0 +1,1 @@
+//! Dedicated pinned threads and the border between them and tokio.

@@ -1,0 +1,1 @@
+//! The domain API of Holdfast: operations, routing, registries.

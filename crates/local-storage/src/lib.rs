@@ -1,0 +1,1 @@
+//! Local storage maps: one typed value per owner and map, guarded by rqspinlock.

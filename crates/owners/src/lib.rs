@@ -1,0 +1,1 @@
+//! Linux tasks and cgroups as owners: identity, liveness, exit events.

@@ -1,0 +1,1 @@
+//! The Holdfast gRPC API: protobuf sources, generated bindings, descriptor set.

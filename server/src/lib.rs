@@ -1,0 +1,1 @@
+//! The Holdfast server: task and cgroup storage maps over gRPC.

@@ -1,2 +1,87 @@
 //! Automation of the repository: `cargo xtask ci` and its parts.
-fn main() {}
+//!
+//! One file a task. A task is a function that runs command lines through a [`job::Job`]; `ci` is
+//! the list of tasks, run one after the other. The rules that are kept by tests instead of by a
+//! command (the arrows between crates, what the root may hold) are in `tests/it/`.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod deny;
+mod e2e;
+mod job;
+mod lint;
+mod loom;
+mod proto;
+mod test;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::ci::Step;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask ci                      everything, as .ci/run does it
+  cargo xtask ci --only fmt,clippy    the quick half, before a commit
+  cargo xtask ci --list               what would be run, step by step
+  cargo xtask loom                    one step alone
+
+A step that fails does not stop the next; the summary at the end tells everything.
+All steps share one target directory (target/, or CARGO_TARGET_DIR); loom and the
+tools have folders of their own below it.";
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Automation of the Holdfast repository", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+
+    /// Print the steps with their command lines and run nothing
+    #[arg(long, global = true)]
+    list: bool,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every check that a change must pass; fails at the end if one of them failed
+    Ci {
+        /// Run these steps only, in the order of `ci` [default: all]
+        #[arg(long, value_delimiter = ',', value_name = "STEP,...")]
+        only: Vec<Step>,
+    },
+    #[command(flatten)]
+    Step(Step),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    enter_root()?;
+    let steps = match cli.task {
+        Task::Ci { only } => ci::select(&only),
+        Task::Step(step) => vec![step],
+    };
+    let passed = if cli.list {
+        ci::list(&steps)?
+    } else {
+        ci::run(&steps)
+    };
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Goes to the root of the repository, so that every path and every echoed command line is short
+/// and can be pasted there.
+fn enter_root() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .context("crates/xtask has no grandparent directory")?;
+    std::env::set_current_dir(root)
+        .with_context(|| format!("cannot enter the repository's root {}", root.display()))
+}

@@ -1,0 +1,79 @@
+//! `unsafe` stays in the crates that need it; every other crate forbids it to itself.
+
+use crate::{assert_none, repository};
+
+/// The crates that may use `unsafe`, and what for.
+const MAY: &[(&str, &str)] = &[
+    (
+        "rqspinlock",
+        "the lock's data behind a guard; queue nodes that other threads link to",
+    ),
+    (
+        "local-storage",
+        "elements and indexes that readers reach without a lock, under an epoch",
+    ),
+    (
+        "cpu-executor",
+        "the slots of the mailbox and of the responders",
+    ),
+    (
+        "owners",
+        "descriptors and system calls that rustix does not wrap",
+    ),
+];
+
+const FORBID: &str = "#![forbid(unsafe_code)]";
+
+fn forbids_unsafe(source: &str) -> bool {
+    source.lines().any(|line| line.trim_end() == FORBID)
+}
+
+/// `[lints] workspace = true` in a manifest: without it the workspace's lints are not those of the crate.
+fn inherits_lints(manifest: &str) -> bool {
+    let mut lines = manifest
+        .lines()
+        .map(str::trim)
+        .skip_while(|line| *line != "[lints]");
+    lines.next().is_some() && lines.next() == Some("workspace = true")
+}
+
+#[test]
+fn only_the_listed_crates_use_unsafe() {
+    let mut broken = Vec::new();
+    for package in repository::packages() {
+        if MAY.iter().any(|(name, _)| *name == package.name.as_str()) {
+            continue;
+        }
+        for target in &package.targets {
+            if !forbids_unsafe(&repository::read(target.src_path.as_std_path())) {
+                broken.push(format!("{} ({})", target.src_path, package.name));
+            }
+        }
+    }
+    assert_none(&broken, &format!("these crate roots must say `{FORBID}`:"));
+}
+
+#[test]
+fn every_crate_has_the_lints_of_the_workspace() {
+    let manifests = repository::packages()
+        .into_iter()
+        .map(|package| package.manifest_path);
+    let broken: Vec<_> = manifests
+        .filter(|manifest| !inherits_lints(&repository::read(manifest.as_std_path())))
+        .map(String::from)
+        .collect();
+    assert_none(
+        &broken,
+        "these manifests must have `[lints]` with `workspace = true`:",
+    );
+}
+
+#[test]
+fn a_missing_attribute_or_lint_table_is_seen() {
+    assert!(forbids_unsafe("//! Docs.\n#![forbid(unsafe_code)]\n"));
+    assert!(!forbids_unsafe("//! Docs.\n// #![forbid(unsafe_code)]\n"));
+    assert!(!forbids_unsafe("#![deny(unsafe_code)]\n"));
+    assert!(inherits_lints("[package]\n\n[lints]\nworkspace = true\n"));
+    assert!(!inherits_lints("[package]\nworkspace = true\n"));
+    assert!(!inherits_lints("[lints]\nrust.unused = \"allow\"\n"));
+}

@@ -1,0 +1,41 @@
+//! Facts about this process: its descriptor limit and its pid namespace.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The inode number that Linux gives the initial pid namespace (`PROC_PID_INIT_INO`, fixed since Linux 3.8).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// The soft limit of open descriptors; `u64::MAX` when there is none.
+pub(crate) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Raises the soft limit of open descriptors to the hard one, since every task owner holds a descriptor.
+/// Returns the soft limit before and now (`u64::MAX` where there is none).
+pub fn raise_descriptor_limit() -> io::Result<(u64, u64)> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let before = current.unwrap_or(u64::MAX);
+    if current != maximum {
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        )?;
+    }
+    Ok((before, descriptor_limit()))
+}
+
+/// The inode number of our pid namespace: the one whose pids we understand.
+pub fn pid_namespace_inode() -> io::Result<u64> {
+    Ok(rustix::fs::stat("/proc/self/ns/pid")?.st_ino)
+}
+
+/// Whether our pids are the machine's. A server elsewhere (a container without the host's pid namespace) sees only
+/// its own processes as tasks.
+pub fn in_initial_pid_namespace() -> io::Result<bool> {
+    Ok(pid_namespace_inode()? == INITIAL_PID_NAMESPACE)
+}

@@ -1,0 +1,1 @@
+//! Owners of the real machine: child processes, threads, cgroup directories.

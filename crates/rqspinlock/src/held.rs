@@ -1,0 +1,188 @@
+//! The table of held locks: what one Cpu holds, and what it is waiting for.
+//!
+//! ```text
+//!   count = 3      entries: [ A | B | C | 0 | ... ]
+//!                             `---'   `-- top: being acquired, or acquired last
+//!                             held
+//! ```
+//!
+//! A stack of lock addresses, written by its owner only and read by everyone who looks for a
+//! deadlock. It is a hint for the reader and exact for the owner: a lock is pushed **before** the
+//! attempt to take it, so that two Cpus about to wait for each other cannot both be overlooked, and
+//! its entry is cleared **before** the word is released, so that a thread that is preempted in
+//! between does not show a lock that it no longer holds.
+//!
+//! Past [`HELD_MAX`] locks the count still moves, but the entry is not stored.
+//!
+//! # Orderings
+//! H1: every store of the count is Release and pairs with the reader's Acquire load of it: whoever
+//! sees a count sees the entries that were written before it. Entries are Relaxed; a reader that
+//! catches a newer one than its count says does not believe it until it has read all of it twice.
+
+use crate::error::LockId;
+use crate::sync::{AtomicUsize, HELD_MAX, Ordering, fence};
+
+/// See the module.
+pub(crate) struct HeldTable {
+    count: AtomicUsize,
+    entries: [AtomicUsize; HELD_MAX],
+}
+
+/// How a lock left the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Removal {
+    /// It was the last one acquired, as it should be.
+    InOrder,
+    /// Others above it were acquired later and are still held.
+    OutOfOrder,
+}
+
+/// What a reader saw in somebody else's table: it holds the lock in question and, if it waits for
+/// anything, then for `top`.
+pub(crate) struct Sighting {
+    count: usize,
+    position: usize,
+    pub(crate) top: LockId,
+}
+
+/// No lock has this address.
+const EMPTY: usize = 0;
+
+impl HeldTable {
+    pub(crate) fn new() -> Self {
+        HeldTable {
+            count: AtomicUsize::new(0),
+            entries: std::array::from_fn(|_| AtomicUsize::new(EMPTY)),
+        }
+    }
+
+    // ---- for the owner
+
+    /// Locks held or being acquired, stored or not.
+    #[inline]
+    pub(crate) fn count(&self) -> usize {
+        // Relaxed: the owner reads what it wrote.
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// A lock is about to be acquired (or, by `try_lock`, has been).
+    #[inline]
+    pub(crate) fn push(&self, lock: LockId) {
+        let count = self.count();
+        if let Some(entry) = self.entries.get(count) {
+            entry.store(lock.addr(), Ordering::Relaxed);
+        }
+        // H1. A Release store and not a read-modify-write: there is one writer.
+        self.count.store(count + 1, Ordering::Release);
+    }
+
+    /// The acquisition of the top has failed.
+    pub(crate) fn withdraw(&self) {
+        let top = self.count() - 1;
+        if let Some(entry) = self.entries.get(top) {
+            entry.store(EMPTY, Ordering::Relaxed);
+        }
+        // H1: whoever sees the lower count sees the cleared entry.
+        self.count.store(top, Ordering::Release);
+    }
+
+    /// First half of an unlock, before the word is released: the lock's entry goes.
+    #[inline]
+    pub(crate) fn clear(&self, lock: LockId) -> Removal {
+        let top = self.count().wrapping_sub(1);
+        match self.entries.get(top) {
+            Some(entry) if entry.load(Ordering::Relaxed) == lock.addr() => {
+                // Relaxed: the release of the word (R1) orders it.
+                entry.store(EMPTY, Ordering::Relaxed);
+                Removal::InOrder
+            }
+            _ => self.clear_below(lock),
+        }
+    }
+
+    /// Second half of an unlock, after the word was released.
+    #[inline]
+    pub(crate) fn shrink(&self) {
+        // H1
+        self.count.store(self.count() - 1, Ordering::Release);
+    }
+
+    /// Clears a lock that is not the stored top.
+    #[cold]
+    fn clear_below(&self, lock: LockId) -> Removal {
+        let count = self.count();
+        let stored = count.min(HELD_MAX);
+        let position = match self.position(stored, lock.addr()) {
+            Some(position) => position,
+            // Taken when the table was full, so it has no entry to clear, nor can its order be told.
+            None if count > HELD_MAX => return Removal::InOrder,
+            // The same, and since then locks below it have left out of order: it is the empty entry.
+            None => match self.position(stored, EMPTY) {
+                Some(position) => position,
+                None => return Removal::InOrder,
+            },
+        };
+        // Every value that a reader can catch on the way is a lock that is still held.
+        for i in position..stored - 1 {
+            let above = self.entries[i + 1].load(Ordering::Relaxed);
+            self.entries[i].store(above, Ordering::Relaxed);
+        }
+        self.entries[stored - 1].store(EMPTY, Ordering::Relaxed);
+        if position + 1 == count {
+            Removal::InOrder
+        } else {
+            Removal::OutOfOrder
+        }
+    }
+
+    /// Is `lock` below the top, that is, held? Of the owner's own table, whose top is the lock that
+    /// it is acquiring.
+    pub(crate) fn holds(&self, lock: LockId) -> bool {
+        let below_top = self.count().saturating_sub(1).min(HELD_MAX);
+        self.position(below_top, lock.addr()).is_some()
+    }
+
+    /// Is anything held beside the lock that is being acquired?
+    pub(crate) fn holds_any(&self) -> bool {
+        self.count() > 1
+    }
+
+    // ---- for everyone else
+
+    /// Does this Cpu hold `lock` below its top?
+    pub(crate) fn sight(&self, lock: LockId) -> Option<Sighting> {
+        // H1, the Acquire half.
+        let count = self.count.load(Ordering::Acquire);
+        if !(2..=HELD_MAX).contains(&count) {
+            return None;
+        }
+        let top = LockId::from_addr(self.entries[count - 1].load(Ordering::Relaxed));
+        let position = self.position(count - 1, lock.addr())?;
+        (top.addr() != EMPTY && top != lock).then_some(Sighting {
+            count,
+            position,
+            top,
+        })
+    }
+
+    /// Does a second look show the same?
+    pub(crate) fn still_shows(&self, lock: LockId, seen: &Sighting) -> bool {
+        // H2, Acquire: keeps the second look behind the first, as in a sequence lock; the count
+        // plays the sequence number. It can come back to the same value in between; then the same
+        // Cpu has taken the same locks again, and the cycle is as real as before.
+        fence(Ordering::Acquire);
+        self.count.load(Ordering::Acquire) == seen.count
+            && self.entries[seen.count - 1].load(Ordering::Relaxed) == seen.top.addr()
+            && self.entries[seen.position].load(Ordering::Relaxed) == lock.addr()
+    }
+
+    /// The highest of the first `len` entries that has this value.
+    fn position(&self, len: usize, value: usize) -> Option<usize> {
+        self.entries[..len]
+            .iter()
+            .rposition(|entry| entry.load(Ordering::Relaxed) == value)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,170 @@
+use super::*;
+
+fn id(n: usize) -> LockId {
+    LockId::from_addr(0x1000 + n * 4)
+}
+
+/// The stored entries below the count, as numbers of locks; `None` is an empty one.
+fn shown(table: &HeldTable) -> Vec<Option<usize>> {
+    table.entries[..table.count().min(HELD_MAX)]
+        .iter()
+        .map(|e| e.load(Ordering::Relaxed).checked_sub(0x1000).map(|a| a / 4))
+        .collect()
+}
+
+fn with(locks: std::ops::Range<usize>) -> HeldTable {
+    let table = HeldTable::new();
+    locks.for_each(|n| table.push(id(n)));
+    table
+}
+
+fn unlock(table: &HeldTable, n: usize) -> Removal {
+    let removal = table.clear(id(n));
+    table.shrink();
+    removal
+}
+
+fn some(locks: &[usize]) -> Vec<Option<usize>> {
+    locks.iter().copied().map(Some).collect()
+}
+
+#[test]
+fn last_in_first_out_leaves_nothing() {
+    let table = with(0..3);
+    for n in (0..3).rev() {
+        assert_eq!(unlock(&table, n), Removal::InOrder);
+    }
+    assert_eq!(table.count(), 0);
+    assert!(
+        table
+            .entries
+            .iter()
+            .all(|e| e.load(Ordering::Relaxed) == EMPTY)
+    );
+}
+
+#[test]
+fn another_order_removes_the_right_entry() {
+    let table = with(0..4);
+    assert_eq!(unlock(&table, 1), Removal::OutOfOrder);
+    assert_eq!(shown(&table), some(&[0, 2, 3]));
+    assert_eq!(unlock(&table, 0), Removal::OutOfOrder);
+    assert_eq!(shown(&table), some(&[2, 3]));
+    assert_eq!(unlock(&table, 3), Removal::InOrder);
+    assert_eq!(unlock(&table, 2), Removal::InOrder);
+    assert_eq!(table.count(), 0);
+}
+
+#[test]
+fn past_the_end_only_the_count_moves() {
+    let table = with(0..HELD_MAX + 3);
+    assert_eq!(table.count(), HELD_MAX + 3);
+    assert!(table.holds(id(HELD_MAX - 1)));
+    assert!(!table.holds(id(HELD_MAX)));
+    for n in (0..HELD_MAX + 3).rev() {
+        assert_eq!(unlock(&table, n), Removal::InOrder);
+        assert_eq!(table.count(), n);
+    }
+    assert!(
+        table
+            .entries
+            .iter()
+            .all(|e| e.load(Ordering::Relaxed) == EMPTY)
+    );
+}
+
+#[test]
+fn another_order_past_the_end_stays_consistent() {
+    let table = with(0..HELD_MAX + 2);
+    assert_eq!(unlock(&table, 5), Removal::OutOfOrder);
+    // The 32nd lock has moved into the table, where nobody knows its name.
+    assert_eq!(table.count(), HELD_MAX + 1);
+    assert_eq!(shown(&table)[HELD_MAX - 1], None);
+    assert!(!table.holds(id(5)));
+    assert!(table.holds(id(4)) && table.holds(id(6)));
+    assert_eq!(unlock(&table, HELD_MAX + 1), Removal::InOrder);
+    table.push(id(77));
+    assert_eq!(unlock(&table, 77), Removal::InOrder);
+    assert_eq!(unlock(&table, HELD_MAX), Removal::InOrder);
+    assert_eq!(table.count(), HELD_MAX - 1);
+    for n in (0..HELD_MAX).rev().filter(|&n| n != 5) {
+        assert_eq!(unlock(&table, n), Removal::InOrder);
+    }
+    assert_eq!(table.count(), 0);
+    assert!(
+        table
+            .entries
+            .iter()
+            .all(|e| e.load(Ordering::Relaxed) == EMPTY)
+    );
+}
+
+#[test]
+fn a_nameless_lock_below_the_top_goes_out_of_order() {
+    let table = with(0..HELD_MAX + 1);
+    assert_eq!(unlock(&table, 0), Removal::OutOfOrder);
+    assert_eq!(unlock(&table, 1), Removal::OutOfOrder);
+    table.push(id(50));
+    assert_eq!(unlock(&table, HELD_MAX), Removal::OutOfOrder);
+    assert_eq!(shown(&table).last(), Some(&Some(50)));
+    assert_eq!(table.count(), HELD_MAX - 1);
+}
+
+#[test]
+fn the_top_is_not_held() {
+    let table = with(0..2);
+    assert!(table.holds(id(0)));
+    assert!(!table.holds(id(1)));
+    assert!(table.holds_any());
+    table.withdraw();
+    assert!(!table.holds_any());
+    assert_eq!(shown(&table), some(&[0]));
+}
+
+#[test]
+fn a_reader_sees_who_holds_and_what_it_may_wait_for() {
+    let table = with(0..3);
+    let seen = table.sight(id(1)).expect("lock 1 is held below the top");
+    assert_eq!(seen.top, id(2));
+    assert!(table.still_shows(id(1), &seen));
+    assert!(table.sight(id(2)).is_none(), "the top is not held");
+    assert!(table.sight(id(9)).is_none());
+
+    table.withdraw();
+    assert!(!table.still_shows(id(1), &seen), "the count is another");
+    table.push(id(8));
+    assert!(!table.still_shows(id(1), &seen), "the top is another");
+    assert!(with(0..1).sight(id(0)).is_none(), "one lock is no cycle");
+    assert!(
+        with(0..HELD_MAX + 1).sight(id(0)).is_none(),
+        "too many to know the top"
+    );
+}
+
+/// Random acquisitions and releases against a plain list of what is held.
+#[test]
+fn random_orders_agree_with_a_list() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    for _ in 0..200 {
+        let table = HeldTable::new();
+        let mut list: Vec<usize> = Vec::new();
+        for n in 0..120 {
+            if list.len() < 28 && random(5) < 3 {
+                table.push(id(n));
+                list.push(n);
+            } else if !list.is_empty() {
+                let at = random(list.len());
+                let in_order = at == list.len() - 1;
+                let removal = unlock(&table, list.remove(at));
+                assert_eq!(removal == Removal::InOrder, in_order);
+            }
+            assert_eq!(shown(&table), some(&list));
+        }
+    }
+}

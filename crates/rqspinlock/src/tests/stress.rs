@@ -1,0 +1,128 @@
+//! Many threads on few processors: nothing hangs, nothing is lost, nobody starves.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::harness::{assert_at_rest, watchdog};
+use crate::{Cpu, Events, LockError, RqSpinLock};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Keeps a lock as a holder does that the system has taken the processor from.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a holder that is not running is what is tested"
+)]
+fn preempted_for(time: Duration) {
+    thread::sleep(time);
+}
+
+struct Outcome {
+    updates: u64,
+    timeouts: u64,
+    longest_wait: Duration,
+    events: Events,
+}
+
+/// `threads` threads increment two halves of one value for `time`; every 2,000th section sleeps.
+fn stress(threads: u64, time: Duration) {
+    let lock = Arc::new(RqSpinLock::new((0_u64, 0_u64)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> = (0..threads)
+        .map(|n| {
+            let (lock, stop) = (Arc::clone(&lock), Arc::clone(&stop));
+            thread::spawn(move || worker(n, &lock, &stop))
+        })
+        .collect();
+    let start = Instant::now();
+    while start.elapsed() < time {
+        thread::yield_now();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let outcomes: Vec<Outcome> = workers
+        .into_iter()
+        .map(|worker| worker.join().expect("a worker does not panic"))
+        .collect();
+
+    assert_at_rest(lock.raw());
+    let updates: u64 = outcomes.iter().map(|outcome| outcome.updates).sum();
+    let timeouts: u64 = outcomes.iter().map(|outcome| outcome.timeouts).sum();
+    let events: Events = outcomes.iter().map(|outcome| outcome.events).sum();
+    let longest = outcomes.iter().map(|outcome| outcome.longest_wait).max();
+    println!("{threads} threads: {updates} updates, longest wait {longest:?}, {events:?}");
+    let lock = Arc::into_inner(lock).expect("all workers have ended");
+    assert_eq!(lock.into_inner(), (updates, updates));
+    assert!(
+        outcomes.iter().all(|outcome| outcome.updates > 0),
+        "a thread starved"
+    );
+    assert_eq!(events.acquisitions(), updates);
+    assert_eq!(events.timeouts + events.flushed, timeouts);
+    assert_eq!(events.queued, events.claimed + timeouts);
+    assert_eq!((events.aa, events.abba, events.out_of_order), (0, 0, 0));
+}
+
+fn worker(n: u64, lock: &RqSpinLock<(u64, u64)>, stop: &AtomicBool) -> Outcome {
+    let cpu = Cpu::register().expect("far fewer threads than Cpus");
+    let (mut updates, mut timeouts, mut longest_wait) = (0, 0, Duration::ZERO);
+    while !stop.load(Ordering::Relaxed) || updates == 0 {
+        let start = Instant::now();
+        match lock.lock(&cpu) {
+            Ok(mut guard) => {
+                longest_wait = longest_wait.max(start.elapsed());
+                let (left, right) = *guard;
+                assert_eq!(left, right, "somebody else is in the section");
+                guard.0 = left + 1;
+                if (updates + n * 31) % 2_000 == 1_999 {
+                    preempted_for(Duration::from_millis(20));
+                }
+                guard.1 = left + 1;
+                updates += 1;
+            }
+            // Possible where the machine gives a thread no processor for a quarter of a second.
+            Err(LockError::TimedOut) => timeouts += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(cpu.is_idle());
+    Outcome {
+        updates,
+        timeouts,
+        longest_wait,
+        events: cpu.events().snapshot(),
+    }
+}
+
+/// One at a time: together they would measure each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn run(threads: u64) {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    watchdog(&format!("stress_{threads}"), LIMIT, move || {
+        stress(threads, Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn stress_2() {
+    run(2);
+}
+
+#[test]
+fn stress_4() {
+    run(4);
+}
+
+#[test]
+fn stress_8() {
+    run(8);
+}
+
+#[test]
+fn stress_64() {
+    run(64);
+}

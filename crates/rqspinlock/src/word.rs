@@ -1,0 +1,222 @@
+//! The lock word: 32 bits that say everything about one lock.
+//!
+//! ```text
+//!  31                18 17 16 15      10   9        8       7          0
+//! +--------------------+-----+----------+--------+---------+------------+
+//! |      cpu + 1       | idx |   free   | parked | pending |   locked   |
+//! +--------------------+-----+----------+--------+---------+------------+
+//!  `------- tail -----------'
+//! ```
+//!
+//! - *locked*: 0 or 1.
+//! - *pending*: the head of the queue has claimed the next release; nobody steals any more.
+//! - *parked*: reserved for "somebody sleeps on this word". Every transition carries it along and
+//!   the release clears it together with *locked*, so that it can never outlive a holder.
+//! - *tail*: the last node of the queue, by the Cpu that owns it (plus one) and its nesting index.
+//!   Zero means that there is no queue.
+//!
+//! The states are written (tail, pending, locked). Rust has no atomics of mixed size, so every
+//! transition is a read-modify-write of the whole word. That has a benefit: the word's
+//! modifications form one release sequence, and an Acquire on it sees everything that any earlier
+//! Release on it published, however many thieves have been in between.
+
+use std::fmt;
+
+use crate::cpu::CpuId;
+use crate::sync::{AtomicU32, Ordering};
+
+const LOCKED: u32 = 1;
+const LOCKED_MASK: u32 = 0xff;
+const PENDING: u32 = 1 << 8;
+const PARKED: u32 = 1 << 9;
+const NESTING_SHIFT: u32 = 16;
+const NESTING_MASK: u32 = 0b11;
+const CPU_SHIFT: u32 = 18;
+const TAIL_MASK: u32 = !0 << NESTING_SHIFT;
+
+/// The tail field of a word: the name of one queue node, or of none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail(u32);
+
+impl Tail {
+    pub(crate) const NONE: Tail = Tail(0);
+
+    pub(crate) fn new(cpu: CpuId, nesting: usize) -> Tail {
+        debug_assert!(nesting <= NESTING_MASK as usize);
+        Tail((cpu.index() as u32 + 1) << CPU_SHIFT | (nesting as u32) << NESTING_SHIFT)
+    }
+
+    pub(crate) fn from_bits(bits: u32) -> Tail {
+        Tail(bits & TAIL_MASK)
+    }
+
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The Cpu and the nesting index of the node. None of [`Tail::NONE`].
+    pub(crate) fn owner(self) -> Option<(CpuId, usize)> {
+        let cpu = CpuId::from_index((self.0 >> CPU_SHIFT).checked_sub(1)? as usize);
+        Some((cpu, (self.0 >> NESTING_SHIFT & NESTING_MASK) as usize))
+    }
+}
+
+impl fmt::Debug for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.owner() {
+            Some((cpu, nesting)) => write!(f, "{cpu}.{nesting}"),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+/// One value of the word, and the transitions out of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Word(u32);
+
+impl Word {
+    /// (0, 0, 0): nobody holds it, nobody waits.
+    pub(crate) const UNLOCKED: Word = Word(0);
+    /// (0, 0, 1): held, nobody waits.
+    pub(crate) const HELD: Word = Word(LOCKED);
+
+    pub(crate) fn is_locked(self) -> bool {
+        self.0 & LOCKED_MASK != 0
+    }
+
+    pub(crate) fn is_pending(self) -> bool {
+        self.0 & PENDING != 0
+    }
+
+    pub(crate) fn is_parked(self) -> bool {
+        self.0 & PARKED != 0
+    }
+
+    pub(crate) fn tail(self) -> Tail {
+        Tail::from_bits(self.0)
+    }
+
+    /// Free for a thief: (*, 0, 0).
+    pub(crate) fn may_be_stolen(self) -> bool {
+        !self.is_locked() && !self.is_pending()
+    }
+
+    /// (t, p, 0) -> (t, p, 1)
+    pub(crate) fn locked(self) -> Word {
+        Word(self.0 | LOCKED)
+    }
+
+    /// (t, *, l) -> (t, 1, l)
+    pub(crate) fn pending(self) -> Word {
+        Word(self.0 | PENDING)
+    }
+
+    /// (*, p, l) -> (tail, p, l)
+    pub(crate) fn queued(self, tail: Tail) -> Word {
+        Word(self.0 & !TAIL_MASK | tail.0)
+    }
+
+    /// The head `me` leaves the queue: (me, *, l) -> (0, 0, l), (other, *, l) -> (other, 0, l)
+    pub(crate) fn left_by(self, me: Tail) -> Word {
+        let word = Word(self.0 & !PENDING);
+        if word.tail() == me {
+            word.queued(Tail::NONE)
+        } else {
+            word
+        }
+    }
+
+    /// The head `me` takes the lock: leaves the queue and locks in one.
+    pub(crate) fn claimed_by(self, me: Tail) -> Word {
+        self.left_by(me).locked()
+    }
+
+    /// The queue is cut off: (*, *, 1) -> (0, 0, 1)
+    pub(crate) fn flushed(self) -> Word {
+        Word(self.0 & !PENDING).queued(Tail::NONE)
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Word")
+            .field("tail", &self.tail())
+            .field("pending", &self.is_pending())
+            .field("parked", &self.is_parked())
+            .field("locked", &self.is_locked())
+            .finish()
+    }
+}
+
+/// The word in memory. All-zero bytes are an unlocked lock.
+#[cfg_attr(not(loom), repr(transparent))]
+pub(crate) struct AtomicWord(AtomicU32);
+
+impl AtomicWord {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        AtomicWord(AtomicU32::new(0))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        AtomicWord(AtomicU32::new(0))
+    }
+
+    /// A look at the word, to decide what to try; whatever is decided is checked by [`Self::change`].
+    #[inline]
+    pub(crate) fn peek(&self) -> Word {
+        // Relaxed: no data is read on the strength of this; the change that follows synchronises.
+        Word(self.0.load(Ordering::Relaxed))
+    }
+
+    /// The fast path: (0, 0, 0) -> (0, 0, 1).
+    #[inline]
+    pub(crate) fn lock_fast(&self) -> bool {
+        self.0
+            .compare_exchange(
+                Word::UNLOCKED.0,
+                Word::HELD.0,
+                // L1, Acquire: pairs with R1 in `release`; the holder sees the last one's writes.
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+    }
+
+    /// The release: (t, p, 1) -> (t, p, 0), and *parked* goes with *locked*.
+    #[inline]
+    pub(crate) fn release(&self) {
+        // R1, Release: pairs with the Acquire of whoever locks next (L1, L2 and L3); it also keeps
+        // the cleared table entry (held.rs) before it. A read-modify-write, because a plain
+        // store would wipe out the tail and break the release sequence of those queued.
+        self.0.fetch_and(!(LOCKED_MASK | PARKED), Ordering::Release);
+    }
+
+    /// Applies `transition` until it holds; gives back the word it was applied to, or, if
+    /// `transition` refused one, that one.
+    ///
+    /// A thief, an unlock or the parked bit makes it try again and nothing else does: the other
+    /// fields change only through the caller or through newcomers, who come once each.
+    #[inline]
+    pub(crate) fn change(
+        &self,
+        order: Ordering,
+        transition: impl Fn(Word) -> Option<Word>,
+    ) -> Result<Word, Word> {
+        let mut seen = self.peek();
+        while let Some(next) = transition(seen) {
+            match self
+                .0
+                .compare_exchange_weak(seen.0, next.0, order, Ordering::Relaxed)
+            {
+                Ok(_) => return Ok(seen),
+                Err(now) => seen = Word(now),
+            }
+        }
+        Err(seen)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

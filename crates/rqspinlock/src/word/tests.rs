@@ -1,0 +1,73 @@
+use super::*;
+
+fn tail(cpu: usize, nesting: usize) -> Tail {
+    Tail::new(CpuId::from_index(cpu), nesting)
+}
+
+#[test]
+fn fields_stand_where_the_layout_says() {
+    assert_eq!(Word::HELD.0, 0x0000_0001);
+    assert_eq!(Word::UNLOCKED.pending().0, 0x0000_0100);
+    assert_eq!(tail(0, 0).bits(), 0x0004_0000);
+    assert_eq!(tail(0, 3).bits(), 0x0007_0000);
+    assert_eq!(tail(16_382, 3).bits(), 0xffff_0000);
+}
+
+#[test]
+fn a_tail_names_its_owner() {
+    assert_eq!(Tail::NONE.owner(), None);
+    for (cpu, nesting) in [(0, 0), (0, 3), (1, 0), (16_382, 0), (16_382, 3)] {
+        let owner = Some((CpuId::from_index(cpu), nesting));
+        assert_eq!(tail(cpu, nesting).owner(), owner);
+        assert_eq!(Word::HELD.queued(tail(cpu, nesting)).tail().owner(), owner);
+    }
+}
+
+/// Every combination of the fields with two tails, and what each transition makes of it.
+#[test]
+fn transitions_touch_only_their_fields() {
+    let me = tail(4, 1);
+    let other = tail(9, 0);
+    for t in [Tail::NONE, me, other] {
+        for p in [false, true] {
+            for k in [false, true] {
+                for l in [false, true] {
+                    let word = Word(
+                        t.bits()
+                            | if p { PENDING } else { 0 }
+                            | if k { PARKED } else { 0 }
+                            | if l { LOCKED } else { 0 },
+                    );
+                    let fields = |w: Word| (w.tail(), w.is_pending(), w.is_parked(), w.is_locked());
+                    let rest = if t == me { Tail::NONE } else { t };
+                    assert_eq!(fields(word), (t, p, k, l));
+                    assert_eq!(fields(word.locked()), (t, p, k, true));
+                    assert_eq!(fields(word.pending()), (t, true, k, l));
+                    assert_eq!(fields(word.queued(me)), (me, p, k, l));
+                    assert_eq!(fields(word.left_by(me)), (rest, false, k, l));
+                    assert_eq!(fields(word.claimed_by(me)), (rest, false, k, true));
+                    assert_eq!(fields(word.flushed()), (Tail::NONE, false, k, l));
+                    assert_eq!(word.may_be_stolen(), !p && !l);
+
+                    let atomic = AtomicWord(AtomicU32::new(word.0));
+                    atomic.release();
+                    assert_eq!(fields(atomic.peek()), (t, p, false, false));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_gives_back_the_word_it_was_applied_to() {
+    let atomic = AtomicWord::new();
+    assert!(atomic.lock_fast());
+    assert!(!atomic.lock_fast());
+    let queued = |word: Word| Some(word.queued(tail(1, 0)));
+    assert_eq!(atomic.change(Ordering::AcqRel, queued), Ok(Word::HELD));
+    assert_eq!(atomic.peek(), Word::HELD.queued(tail(1, 0)));
+    assert_eq!(
+        atomic.change(Ordering::AcqRel, |_| None),
+        Err(Word::HELD.queued(tail(1, 0)))
+    );
+}

@@ -1,1 +1,74 @@
-//! Local storage maps: one typed value per owner and map, guarded by rqspinlock.
+//! Local storage maps: a [`StorageMap`] gives every owner one value of a fixed size that lives as long as its owner.
+//!
+//! The shape follows BPF task and cgroup storage of Linux after its per-CPU busy counters were removed: every path that
+//! takes a lock may be refused by it and says so, and the two paths that may not fail (an owner's destroy, a map's free) hand
+//! over to each other through two state bits an element.
+//!
+//! ```text
+//!            OwnerSlot ──► LocalStorage { lock, index by map } ──┐
+//!  Owner ──►  (one per                                           ├──► Element { value, version, state }
+//!             owner)       StorageMap { buckets { lock, list } } ┘
+//! ```
+//!
+//! * An **owner** has one [`OwnerSlot`]: none, a storage, a storage whose owner is leaving (EXITING), or DEAD.
+//! * A **storage** holds one owner's elements in an index by map. Its serial is its owner's id; the bucket of an owner
+//!   in every map is the serial modulo the map's buckets, so that an element and its replacement share a bucket.
+//! * A **map** holds its elements in buckets, for listing and freeing.
+//!
+//! # Rules
+//!
+//! * Lock order: storage, then bucket. An owner's first element needs only the bucket's lock: the storage is not public yet.
+//! * Readers take no lock and write nothing: an epoch guard keeps what they can see alive. A lookup cannot be refused.
+//! * [`update`](StorageMap::update) and [`delete`](StorageMap::delete) change all or nothing: every lock is had before the first change.
+//! * "The map is not freeing" is checked under the bucket's lock, "the storage is still its owner's" under the storage's lock.
+//!   Free and destroy take these same locks at least once *after* their mark, so nothing slips in behind them.
+//! * Nobody waits for a lock while pinned to the epoch: a strong reference keeps the storage or the map.
+//!
+//! # The life of an element
+//!
+//! ```text
+//!   private ──publish──► linked ──── update replaces it ───────────────► retired ──grace period──► freed
+//!                          │  │                                             ▲
+//!      destroy, delete:    │  │   map free:                                 │
+//!      off the index       │  │   off the bucket                            │
+//!      (storage lock)      ▼  ▼   (bucket lock)                             │
+//!               OFF_STORAGE    OFF_BUCKET                                   │
+//!                      │          │                                         │
+//!      off the bucket  ▼          ▼  off the index (storage lock)           │
+//!      (bucket lock)  OFF_STORAGE | OFF_BUCKET ─── whoever completes it ────┘
+//! ```
+//!
+//! A bit is set only under that list's lock, by whoever unlinked the element there, and the `fetch_or` that completes the
+//! pair retires it: exactly one does. Where only the second lock is refused, the element stays half unlinked and the work
+//! goes on the refused worker's retry list (see [`Context::work_off`]); it names a place (a bucket, or a storage and a map),
+//! never an element, so it does not matter whether another path has finished that element meanwhile.
+
+mod bucket;
+mod context;
+mod element;
+mod error;
+mod index;
+mod map;
+mod reclaim;
+mod slot;
+mod storage;
+mod unlink;
+mod write;
+
+pub use context::{Context, VersionClock};
+pub use error::{CreateMapError, DeleteError, Refusal, Site, UpdateError};
+pub use map::{Cursor, Listed, MapId, MapSpec, Mode, Page, StorageMap, Value, Version, Written};
+pub use reclaim::{collect, waiting};
+pub use slot::{OwnerSlot, SlotState};
+pub use unlink::{AlreadyFreeing, MapFree, Progress, destroy};
+
+/// What the core needs to know of an owner; who that is and whether it lives is the caller's business.
+pub trait Owner {
+    /// The number that it is never going to share with another owner. Its storage's serial.
+    fn id(&self) -> u64;
+    /// Where its storage hangs.
+    fn slot(&self) -> &OwnerSlot;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! One value, with its links and its state bits. The states are drawn in the crate's documentation.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+
+use crate::map::{StorageMap, Value};
+use crate::reclaim::Retired;
+use crate::storage::LocalStorage;
+
+/// The element is in no bucket's list any more. Set under the bucket's lock.
+pub(crate) const OFF_BUCKET: u8 = 1;
+/// The element is in no storage's index any more. Set under the storage's lock.
+pub(crate) const OFF_STORAGE: u8 = 2;
+
+/// The fixed part. The value follows it in the same allocation, as 8-byte words in little-endian order, the last one padded
+/// with zeroes. Words are atomic because a program may add to one in place while readers copy them.
+///
+/// An element is handed around as `NonNull<Element>` from its own allocation, never as a pointer made from a reference:
+/// a reference's provenance ends with the header.
+#[repr(C)]
+pub(crate) struct Element {
+    /// Next in the bucket. Written under the bucket's lock, read by anyone.
+    pub(crate) next: AtomicPtr<Element>,
+    /// The link that points here: the bucket's head or a predecessor's `next`. Only touched under the bucket's lock.
+    pub(crate) prev: AtomicPtr<AtomicPtr<Element>>,
+    /// Whose it is. Set before publication, then constant. Null while private.
+    storage: *const LocalStorage,
+    /// As `storage`.
+    map: *const StorageMap,
+    /// 0 while private.
+    version: AtomicU64,
+    /// Bytes of value.
+    size: u32,
+    /// `OFF_BUCKET` and `OFF_STORAGE`.
+    state: AtomicU8,
+}
+
+impl Element {
+    /// The storage that it belongs to; it lives as long as the element may be seen.
+    pub(crate) fn storage(&self) -> *const LocalStorage {
+        self.storage
+    }
+
+    /// The map that it belongs to; it lives as long as the element may be seen.
+    pub(crate) fn map(&self) -> *const StorageMap {
+        self.map
+    }
+
+    /// The version of the value.
+    pub(crate) fn version(&self) -> u64 {
+        // Relaxed: published together with the element; a program that changes the value in place changes it after the words.
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of value.
+    pub(crate) fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Whether destroy or delete took it off its storage.
+    pub(crate) fn is_off_storage(&self) -> bool {
+        // Relaxed: asked under the bucket's lock or by a lister, who may as well come a moment earlier.
+        self.state.load(Ordering::Relaxed) & OFF_STORAGE != 0
+    }
+}
+
+fn layout(size: u32) -> Layout {
+    let words = Layout::array::<AtomicU64>(size.div_ceil(8) as usize).expect("4 GiB of words fit the address space");
+    let (layout, offset) = Layout::new::<Element>().extend(words).expect("a header more fits, too");
+    debug_assert_eq!(offset, size_of::<Element>());
+    layout
+}
+
+/// The words of the value.
+///
+/// # Safety
+/// `element` comes from [`Fresh::new`] and stays allocated for `'a`.
+unsafe fn words<'a>(element: NonNull<Element>) -> &'a [AtomicU64] {
+    // SAFETY: the caller keeps it allocated; Fresh::new has initialised the header and `size.div_ceil(8)` words right behind
+    // it (`layout` asserts that there is no gap), and the pointer has the provenance of the whole allocation.
+    unsafe {
+        let count = element.as_ref().size.div_ceil(8) as usize;
+        slice::from_raw_parts(element.as_ptr().add(1).cast::<AtomicU64>(), count)
+    }
+}
+
+/// Copies the value out, with its version.
+///
+/// # Safety
+/// `element` is published, and the caller holds a lock or a pin under which it found it.
+pub(crate) unsafe fn read(element: NonNull<Element>) -> Value {
+    // SAFETY: the caller's lock or pin keeps it allocated.
+    let (header, words) = unsafe { (element.as_ref(), words(element)) };
+    let size = header.size as usize;
+    // The version first: if a program changes the value in place meanwhile, a compare-and-swap on what we read then fails.
+    let version = header.version.load(Ordering::Acquire);
+    let mut bytes = Vec::with_capacity(words.len() * 8);
+    // Relaxed: initialised before the Release store that published the element, which the caller's Acquire load has seen.
+    bytes.extend(words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()));
+    bytes.truncate(size);
+    Value { bytes, version }
+}
+
+/// An element that nobody else has seen: dropping it frees it.
+pub(crate) struct Fresh(NonNull<Element>);
+
+impl Fresh {
+    /// A private copy of `value`; none when there is no memory.
+    pub(crate) fn new(value: &[u8]) -> Option<Fresh> {
+        let size = u32::try_from(value.len()).ok()?;
+        let layout = layout(size);
+        // SAFETY: the layout has the header's size at least, so it is not zero.
+        let element = NonNull::new(unsafe { alloc(layout) })?.cast::<Element>();
+        // SAFETY: freshly allocated with this layout: room for the header and for the words behind it, written once each
+        // before anything reads them; nobody else has the pointer.
+        unsafe {
+            element.write(Element {
+                next: AtomicPtr::default(),
+                prev: AtomicPtr::default(),
+                storage: ptr::null(),
+                map: ptr::null(),
+                version: AtomicU64::new(0),
+                size,
+                state: AtomicU8::new(0),
+            });
+            let first = element.as_ptr().add(1).cast::<AtomicU64>();
+            for (i, chunk) in value.chunks(8).enumerate() {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                first.add(i).write(AtomicU64::new(u64::from_le_bytes(word)));
+            }
+        }
+        Some(Fresh(element))
+    }
+
+    /// Says whose it is and gives up the private hold. The caller publishes it by a Release store next, under the locks.
+    pub(crate) fn into_shared(
+        self,
+        storage: *const LocalStorage,
+        map: *const StorageMap,
+        version: u64,
+    ) -> NonNull<Element> {
+        let mut element = self.0;
+        std::mem::forget(self);
+        // SAFETY: still private: `self` was the only handle.
+        let header = unsafe { element.as_mut() };
+        header.storage = storage;
+        header.map = map;
+        header.version = AtomicU64::new(version);
+        element
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // SAFETY: never published: into_shared forgets the handle.
+        unsafe { free(self.0) }
+    }
+}
+
+/// # Safety
+/// `element` comes from [`Fresh::new`], nobody can reach it any more, and it is freed once.
+unsafe fn free(element: NonNull<Element>) {
+    // SAFETY: the caller says that it is still allocated; nothing in it needs dropping.
+    unsafe {
+        let layout = layout(element.as_ref().size);
+        dealloc(element.as_ptr().cast(), layout);
+    }
+}
+
+/// Retires an element whose place a newer one has taken. The holds on map and storage pass to the newer one.
+///
+/// # Safety
+/// The caller, under both locks, has just replaced it in both lists, and calls this once.
+pub(crate) unsafe fn replaced(element: NonNull<Element>) -> Retired<Element> {
+    // SAFETY: out of both lists, so only readers that are pinned now can have it.
+    unsafe { Retired::new(element, |element| free(element)) }
+}
+
+/// Takes note that `element` is off one list; the call that completes the pair ends its membership: it leaves the
+/// map's count, and after a grace period its memory and its hold on map and storage go.
+///
+/// # Safety
+/// The caller holds the lock of the list that `bit` names, has just unlinked the element there, and calls this once a bit.
+/// It does not touch the element afterwards, unless it is still linked in the other list under that list's lock.
+#[must_use = "it is dropped after the locks"]
+pub(crate) unsafe fn mark_off(element: NonNull<Element>, bit: u8) -> Option<Retired<Element>> {
+    // SAFETY: it was linked in the list whose lock the caller holds, so it has not been completed before.
+    let header = unsafe { element.as_ref() };
+    let map = header.map;
+    // AcqRel: Release hands our unlinking to whoever completes the pair; Acquire takes the other's.
+    let before = header.state.fetch_or(bit, Ordering::AcqRel);
+    debug_assert_eq!(before & bit, 0, "a list lets go of an element once");
+    if before | bit != OFF_BUCKET | OFF_STORAGE {
+        return None;
+    }
+    // SAFETY: the membership's hold on the map lasts until the element is freed.
+    unsafe { (*map).element_left() };
+    // SAFETY: off both lists, so only readers that are pinned now can have it; once, because exactly one fetch_or completes
+    // the pair. Map and storage are Send and Sync, so their holds may be given back on any thread.
+    Some(unsafe {
+        Retired::new(element, |element| {
+            let (map, storage) = (element.as_ref().map, element.as_ref().storage);
+            free(element);
+            // The holds that `join` took.
+            drop(Arc::from_raw(map));
+            drop(Arc::from_raw(storage));
+        })
+    })
+}
+
+/// Takes the holds on map and storage that a new membership has until [`mark_off`] completes; a replacement inherits them.
+pub(crate) fn join(map: &Arc<StorageMap>, storage: &Arc<LocalStorage>) -> (*const StorageMap, *const LocalStorage) {
+    (Arc::into_raw(Arc::clone(map)), Arc::into_raw(Arc::clone(storage)))
+}
+
+/// Undoes [`join`] and makes the element private again.
+///
+/// # Safety
+/// Nobody but the caller has ever seen it.
+pub(crate) unsafe fn unjoin(element: NonNull<Element>) -> Fresh {
+    // SAFETY: still allocated; the holds are those of `join`, given back once.
+    unsafe {
+        drop(Arc::from_raw(element.as_ref().map));
+        drop(Arc::from_raw(element.as_ref().storage));
+    }
+    Fresh(element)
+}

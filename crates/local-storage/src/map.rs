@@ -1,0 +1,256 @@
+//! A map: its buckets, its count, lookups and listings. Changes are in `write`, the end in `unlink`.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crate::Owner;
+use crate::bucket::Bucket;
+use crate::context::{Context, Held};
+use crate::element::{self, Element};
+use crate::error::{CreateMapError, Refusal, Site};
+use crate::storage::LocalStorage;
+
+/// A map's number, never reused, above 0.
+pub type MapId = u64;
+/// A value's version: unique in its map, above 0, compared for equality only.
+pub type Version = u64;
+
+/// The most buckets that a map has.
+const MOST_BUCKETS: u64 = 1 << 16;
+/// Elements that a bucket is meant for, as long as there are not too many of them.
+const ELEMENTS_PER_BUCKET: u64 = 4;
+
+/// What a map is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct MapSpec {
+    /// Its number: the caller hands them out and never repeats one. Above 0.
+    pub id: MapId,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// How many elements it may hold.
+    pub max_elements: u64,
+    /// Buckets it has at least, so that so many writers seldom meet. 16 a worker is a good value.
+    pub min_buckets: usize,
+}
+
+/// A value and its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// As many bytes as the map's value size.
+    pub bytes: Vec<u8>,
+    /// The version of these bytes.
+    pub version: Version,
+}
+
+/// When an update may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Present or absent.
+    Any,
+    /// Only if absent.
+    NoExist,
+    /// Only if present.
+    Exist,
+}
+
+/// An update that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The element's version from now on.
+    pub version: Version,
+    /// Whether there was no element before.
+    pub created: bool,
+}
+
+/// Where a listing stands. The default is the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The bucket to go on with.
+    pub bucket: u32,
+    /// Storages up to this serial were listed in that bucket.
+    pub serial: u64,
+}
+
+/// An element of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The id of its owner.
+    pub owner: u64,
+    /// What it has.
+    pub value: Value,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// What is on it.
+    pub elements: Vec<Listed>,
+    /// Where the next one begins; none after the last.
+    pub next: Option<Cursor>,
+}
+
+/// A map. See the crate's documentation for how it hangs together.
+pub struct StorageMap {
+    spec: MapSpec,
+    buckets: Box<[Bucket]>,
+    /// Elements that have joined and not yet left: at most `max_elements`.
+    elements: AtomicU64,
+    freeing: AtomicBool,
+    /// Buckets that the free has emptied and closed.
+    pub(crate) closed: AtomicUsize,
+    /// Elements that the free has taken out.
+    pub(crate) freed: AtomicU64,
+}
+
+// SAFETY: the raw pointers inside lead to elements, which are changed under the buckets' and the storages' locks and
+// freed after a grace period, whatever thread does it.
+unsafe impl Send for StorageMap {}
+// SAFETY: as above; readers go through atomics only.
+unsafe impl Sync for StorageMap {}
+
+impl StorageMap {
+    /// An empty map. Buckets follow `max_elements`: about one for four elements, at least `min_buckets`, at most 65,536; a power of two.
+    pub fn new(spec: MapSpec) -> Result<StorageMap, CreateMapError> {
+        if spec.value_size == 0 {
+            return Err(CreateMapError::ValueSizeZero);
+        }
+        if spec.max_elements == 0 {
+            return Err(CreateMapError::NoElements);
+        }
+        let wanted = (spec.max_elements / ELEMENTS_PER_BUCKET).max(spec.min_buckets as u64).clamp(1, MOST_BUCKETS);
+        let count = wanted.next_power_of_two() as usize;
+        let buckets = Bucket::many(count).ok_or(CreateMapError::OutOfMemory { buckets: count })?;
+        Ok(StorageMap {
+            spec,
+            buckets,
+            elements: AtomicU64::new(0),
+            freeing: AtomicBool::new(false),
+            closed: AtomicUsize::new(0),
+            freed: AtomicU64::new(0),
+        })
+    }
+
+    /// What it was made with.
+    pub fn spec(&self) -> &MapSpec {
+        &self.spec
+    }
+
+    /// Its number.
+    pub fn id(&self) -> MapId {
+        self.spec.id
+    }
+
+    /// How many buckets it has. An owner's bucket is its storage's serial modulo this.
+    pub fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Elements now.
+    pub fn elements(&self) -> u64 {
+        self.elements.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of value now.
+    pub fn bytes(&self) -> u64 {
+        self.elements() * u64::from(self.spec.value_size)
+    }
+
+    /// Whether it is being freed.
+    pub fn is_freeing(&self) -> bool {
+        // Relaxed: what matters is asked under a bucket's lock, which the free takes after its mark.
+        self.freeing.load(Ordering::Relaxed)
+    }
+
+    /// The mark of a free: true for the one who sets it.
+    pub(crate) fn mark_freeing(&self) -> bool {
+        // Relaxed: as above.
+        !self.freeing.swap(true, Ordering::Relaxed)
+    }
+
+    /// The owner's value. Takes no lock, waits for nothing and cannot be refused; any thread may call it.
+    pub fn lookup(&self, owner: &impl Owner) -> Option<Value> {
+        let guard = crossbeam_epoch::pin();
+        let element = owner.slot().peek(&guard)?.index.find(self.id(), &guard)?;
+        // SAFETY: found under the guard, which is still there.
+        Some(unsafe { element::read(element) })
+    }
+
+    /// A page of at most `limit` elements and about `bytes` of value. Takes no lock; any thread may call it. An element that
+    /// is there from the first page to the last is on exactly one of them, also when it is updated meanwhile.
+    pub fn list(&self, from: Cursor, limit: usize, bytes: usize) -> Page {
+        let most = (bytes / self.spec.value_size as usize).clamp(1, limit.max(1));
+        let mut elements = Vec::new();
+        let mut from = from;
+        while let Some(bucket) = self.buckets.get(from.bucket as usize) {
+            // One pin a bucket: a long page must not hold up reclamation.
+            let guard = crossbeam_epoch::pin();
+            let mut found: Vec<(u64, NonNull<Element>)> = bucket
+                .readers(&guard)
+                .filter_map(|element| {
+                    // SAFETY: kept by the guard, and its storage with it.
+                    let (header, serial) = unsafe { (element.as_ref(), (*element.as_ref().storage()).serial()) };
+                    (serial > from.serial && !header.is_off_storage()).then_some((serial, element))
+                })
+                .collect();
+            // By serial, so that a page may end within a bucket.
+            found.sort_unstable_by_key(|&(serial, _)| serial);
+            for (serial, element) in found {
+                if elements.len() == most {
+                    return Page { elements, next: Some(from) };
+                }
+                // SAFETY: as above.
+                elements.push(Listed { owner: serial, value: unsafe { element::read(element) } });
+                from.serial = serial;
+            }
+            from = Cursor { bucket: from.bucket + 1, serial: 0 };
+        }
+        Page { elements, next: None }
+    }
+
+    /// The bucket of a storage.
+    pub(crate) fn bucket_of(&self, storage: &LocalStorage) -> usize {
+        (storage.serial() % self.buckets.len() as u64) as usize
+    }
+
+    pub(crate) fn bucket(&self, bucket: usize) -> &Bucket {
+        &self.buckets[bucket]
+    }
+
+    pub(crate) fn lock<'a>(&'a self, bucket: usize, cx: &'a Context) -> Result<Held<'a>, Refusal> {
+        cx.lock(&self.buckets[bucket].lock, || Site::Bucket { map: self.id(), bucket })
+    }
+
+    pub(crate) fn try_lock<'a>(&'a self, bucket: usize, cx: &'a Context) -> Option<Held<'a>> {
+        cx.try_lock(&self.buckets[bucket].lock)
+    }
+
+    /// Counts an element that is about to be linked, if there is room for it.
+    pub(crate) fn element_joins(&self) -> bool {
+        let max = self.spec.max_elements;
+        // Relaxed: the exactness comes from the compare-exchange, not from an order.
+        self.elements
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < max).then_some(count + 1))
+            .is_ok()
+    }
+
+    /// Counts an element that has left both lists, or that was not linked after all.
+    pub(crate) fn element_left(&self) {
+        // Release: pairs with `is_drained`: who sees 0 knows that the leaving is done.
+        self.elements.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether a free has closed every bucket and every element has left both its lists.
+    pub(crate) fn is_drained(&self) -> bool {
+        // Acquire: pairs with the Release of whoever closed the last bucket, and with `element_left`.
+        self.closed.load(Ordering::Acquire) == self.buckets.len() && self.elements.load(Ordering::Acquire) == 0
+    }
+}
+
+impl std::fmt::Debug for StorageMap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StorageMap")
+            .field("spec", &self.spec)
+            .field("elements", &self.elements())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,75 @@
+//! What the core promises, with owners that are nothing but a number and a slot.
+
+mod sequential;
+mod stress;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rqspinlock::Cpu;
+
+use crate::*;
+
+struct TestOwner {
+    id: u64,
+    slot: OwnerSlot,
+}
+
+impl TestOwner {
+    fn new() -> TestOwner {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        TestOwner { id: NEXT.fetch_add(1, Ordering::Relaxed), slot: OwnerSlot::new() }
+    }
+}
+
+impl Owner for TestOwner {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn slot(&self) -> &OwnerSlot {
+        &self.slot
+    }
+}
+
+fn context(index: usize) -> Context {
+    let versions = VersionClock::new(index).expect("a small index");
+    Context::new(Cpu::register().expect("few Cpus"), versions, Duration::from_millis(250))
+}
+
+fn map(value_size: u32, max_elements: u64) -> Arc<StorageMap> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    Arc::new(StorageMap::new(MapSpec { id, value_size, max_elements, min_buckets: 4 }).expect("a small map"))
+}
+
+/// Drives a free to its end, within a minute.
+fn free(cx: &Context, map: &Arc<StorageMap>) -> u64 {
+    let mut free = MapFree::begin(map).expect("nobody else frees it");
+    let limit = Instant::now() + Duration::from_secs(60);
+    loop {
+        assert!(Instant::now() < limit, "a free that does not end: {map:?}");
+        match free.step(cx, 64) {
+            Progress::Done { freed } => return freed,
+            Progress::More => {}
+            Progress::Waiting => {
+                cx.work_off(64);
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// All elements of a listing by pages of `limit`.
+fn listing(map: &StorageMap, limit: usize) -> Vec<Listed> {
+    let mut all = Vec::new();
+    let mut next = Some(Cursor::default());
+    while let Some(cursor) = next {
+        let page = map.list(cursor, limit, 1 << 20);
+        assert!(page.elements.len() <= limit);
+        all.extend(page.elements);
+        next = page.next;
+    }
+    all
+}

@@ -1,0 +1,373 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::slot::Found;
+
+#[test]
+fn a_value_lives_from_create_to_delete() {
+    let (cx, map, owner) = (context(0), map(5, 10), TestOwner::new());
+    assert_eq!(map.lookup(&owner), None);
+    let first = map.update(&cx, &owner, b"hello", Mode::NoExist, None).unwrap();
+    assert!(first.created);
+    assert_eq!(map.lookup(&owner), Some(Value { bytes: b"hello".to_vec(), version: first.version }));
+    assert_eq!(
+        map.update(&cx, &owner, b"other", Mode::NoExist, None),
+        Err(UpdateError::Exists { current: first.version })
+    );
+    let second = map.update(&cx, &owner, b"world", Mode::Exist, None).unwrap();
+    assert!(!second.created && second.version != first.version);
+    assert_eq!(map.lookup(&owner).unwrap().bytes, b"world");
+    assert_eq!((map.elements(), map.bytes()), (1, 5));
+    assert_eq!(map.delete(&cx, &owner, None), Ok(second.version));
+    assert_eq!(map.delete(&cx, &owner, None), Err(DeleteError::NotFound));
+    assert_eq!(map.lookup(&owner), None);
+    assert_eq!(owner.slot.state(), SlotState::Empty);
+    assert_eq!(map.update(&cx, &owner, b"again", Mode::Exist, None), Err(UpdateError::NotFound));
+    assert_eq!((map.elements(), map.bytes()), (0, 0));
+}
+
+#[test]
+fn a_value_of_the_wrong_size_is_refused() {
+    let (cx, map, owner) = (context(0), map(8, 10), TestOwner::new());
+    assert_eq!(
+        map.update(&cx, &owner, b"short", Mode::Any, None),
+        Err(UpdateError::ValueSize { expected: 8, actual: 5 })
+    );
+    assert_eq!(owner.slot.state(), SlotState::Empty);
+}
+
+#[test]
+fn maps_of_no_use_are_refused() {
+    let spec = MapSpec { id: 1, value_size: 0, max_elements: 1, min_buckets: 1 };
+    assert_eq!(StorageMap::new(spec).err(), Some(CreateMapError::ValueSizeZero));
+    assert_eq!(
+        StorageMap::new(MapSpec { value_size: 1, max_elements: 0, ..spec }).err(),
+        Some(CreateMapError::NoElements)
+    );
+    for (max_elements, min_buckets, buckets) in [(1, 1, 1), (1, 48, 64), (1000, 1, 256), (u64::MAX, 1, 65_536)] {
+        let map = StorageMap::new(MapSpec { id: 1, value_size: 1, max_elements, min_buckets }).unwrap();
+        assert_eq!(map.buckets(), buckets, "max_elements {max_elements}, min_buckets {min_buckets}");
+    }
+}
+
+#[test]
+fn compare_and_swap_by_version() {
+    let (cx, other, map, owner) = (context(0), context(1), map(1, 10), TestOwner::new());
+    assert_eq!(map.update(&cx, &owner, b"0", Mode::Any, Some(7)), Err(UpdateError::NotFound));
+    let a = map.update(&cx, &owner, b"a", Mode::Any, None).unwrap().version;
+    let b = map.update(&other, &owner, b"b", Mode::Any, Some(a)).unwrap().version;
+    assert_eq!(map.update(&cx, &owner, b"c", Mode::Any, Some(a)), Err(UpdateError::VersionMismatch { current: b }));
+    assert_eq!(map.delete(&cx, &owner, Some(a)), Err(DeleteError::VersionMismatch { current: b }));
+    assert_eq!(map.lookup(&owner).unwrap().bytes, b"b");
+    assert_eq!(map.delete(&cx, &owner, Some(b)), Ok(b));
+}
+
+#[test]
+fn versions_grow_over_all_indexes_and_never_meet() {
+    let clocks = [VersionClock::new(0).unwrap(), VersionClock::new(1023).unwrap()];
+    assert!(VersionClock::new(1024).is_none());
+    let mut seen = std::collections::BTreeSet::new();
+    let mut last = 0;
+    for i in 0..1000 {
+        let next = clocks[i % 2].draw(last);
+        assert!(next > last && seen.insert(next));
+        last = next;
+    }
+}
+
+#[test]
+fn a_full_map_refuses_the_next_element_and_takes_replacements() {
+    let (cx, map) = (context(0), map(1, 2));
+    let owners: Vec<_> = (0..3).map(|_| TestOwner::new()).collect();
+    for owner in &owners[..2] {
+        map.update(&cx, owner, b"x", Mode::Any, None).unwrap();
+    }
+    assert_eq!(map.update(&cx, &owners[2], b"x", Mode::Any, None), Err(UpdateError::MapFull));
+    assert_eq!(owners[2].slot.state(), SlotState::Empty);
+    map.update(&cx, &owners[0], b"y", Mode::Any, None).unwrap();
+    map.delete(&cx, &owners[1], None).unwrap();
+    map.update(&cx, &owners[2], b"x", Mode::Any, None).unwrap();
+}
+
+#[test]
+fn get_or_create_tells_which() {
+    let (cx, map, owner) = (context(0), map(1, 2), TestOwner::new());
+    let (value, created) = map.get_or_create(&cx, &owner, b"i").unwrap();
+    assert!(created);
+    assert_eq!(map.get_or_create(&cx, &owner, b"j").unwrap(), (value, false));
+}
+
+#[test]
+fn an_owner_that_leaves_refuses_creates_until_it_is_gone() {
+    let (cx, here, absent, owner) = (context(0), map(1, 2), map(1, 2), TestOwner::new());
+    here.update(&cx, &owner, b"1", Mode::Any, None).unwrap();
+    owner.slot.mark_exiting();
+    assert_eq!(here.lookup(&owner).unwrap().bytes, b"1");
+    here.update(&cx, &owner, b"2", Mode::Any, None).unwrap();
+    assert_eq!(absent.update(&cx, &owner, b"2", Mode::Any, None), Err(UpdateError::OwnerGone));
+    here.delete(&cx, &owner, None).unwrap();
+    assert_eq!(here.update(&cx, &owner, b"2", Mode::Any, None), Err(UpdateError::OwnerGone));
+    assert_eq!(owner.slot.state(), SlotState::Exiting);
+    destroy(&cx, &owner);
+    assert_eq!(owner.slot.state(), SlotState::Dead);
+    assert_eq!(here.delete(&cx, &owner, None), Err(DeleteError::OwnerGone));
+}
+
+#[test]
+fn destroy_takes_the_owner_out_of_every_map() {
+    let (cx, owner, other) = (context(0), TestOwner::new(), TestOwner::new());
+    let maps: Vec<_> = (0..100).map(|_| map(8, 10)).collect();
+    for map in &maps {
+        for owner in [&owner, &other] {
+            map.update(&cx, owner, &owner.id.to_le_bytes(), Mode::NoExist, None).unwrap();
+        }
+    }
+    assert_eq!(owner.slot.state(), SlotState::Storage { serial: owner.id, elements: 100, bytes: 800 });
+    destroy(&cx, &owner);
+    destroy(&cx, &owner);
+    for map in &maps {
+        assert_eq!(map.lookup(&owner), None);
+        assert_eq!(map.update(&cx, &owner, &[0; 8], Mode::Any, None), Err(UpdateError::OwnerGone));
+        let left = listing(map, 10);
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].owner, other.id);
+        assert_eq!(map.elements(), 1);
+    }
+    assert_eq!(cx.work_off(1), 0);
+}
+
+#[test]
+fn a_freed_map_is_empty_and_refuses() {
+    let (cx, map, other) = (context(0), map(1, 1000), map(1, 1000));
+    let owners: Vec<_> = (0..300).map(|_| TestOwner::new()).collect();
+    for owner in &owners {
+        map.update(&cx, owner, b"x", Mode::Any, None).unwrap();
+        other.update(&cx, owner, b"y", Mode::Any, None).unwrap();
+    }
+    assert_eq!(free(&cx, &map), 300);
+    assert!(MapFree::begin(&map).is_err());
+    assert_eq!(map.elements(), 0);
+    for owner in &owners {
+        assert_eq!(map.lookup(owner), None);
+        assert_eq!(other.lookup(owner).unwrap().bytes, b"y");
+        assert_eq!(map.update(&cx, owner, b"z", Mode::Any, None), Err(UpdateError::MapFreeing));
+        assert_eq!(map.delete(&cx, owner, None), Err(DeleteError::NotFound));
+        assert!(matches!(owner.slot.state(), SlotState::Storage { elements: 1, bytes: 1, .. }));
+    }
+}
+
+#[test]
+fn a_refused_bucket_lock_changes_nothing() {
+    let (cx, owner) = (context(0), TestOwner::new());
+    let maps = [map(1, 1), map(1, 1)];
+    maps[0].update(&cx, &owner, b"a", Mode::Any, None).unwrap();
+    let before = owner.slot.state();
+    // Held by ourselves: the refusal is an AA deadlock, at once.
+    for map in &maps {
+        let bucket = (owner.id % map.buckets() as u64) as usize;
+        let _held = map.lock(bucket, &cx).unwrap();
+        let refused = |error: &Refusal| {
+            error.site == Site::Bucket { map: map.id(), bucket }
+                && error.error == rqspinlock::LockError::Deadlock(rqspinlock::Cycle::Aa)
+        };
+        assert!(
+            matches!(map.update(&cx, &owner, b"b", Mode::Any, None), Err(UpdateError::Lock(error)) if refused(&error))
+        );
+    }
+    assert_eq!(maps[0].lookup(&owner).unwrap().bytes, b"a");
+    assert_eq!(maps[1].lookup(&owner), None);
+    let bucket = (owner.id % maps[0].buckets() as u64) as usize;
+    let held = maps[0].lock(bucket, &cx).unwrap();
+    assert!(matches!(maps[0].delete(&cx, &owner, None), Err(DeleteError::Lock(_))));
+    assert_eq!(owner.slot.state(), before);
+    drop(held);
+    assert_eq!((maps[0].elements(), maps[1].elements()), (1, 0));
+    maps[0].delete(&cx, &owner, None).unwrap();
+}
+
+#[test]
+fn a_destroy_that_is_refused_a_bucket_is_finished_from_the_retry_list() {
+    let (cx, owner, map) = (context(0), TestOwner::new(), map(1, 10));
+    map.update(&cx, &owner, b"a", Mode::Any, None).unwrap();
+    let bucket = (owner.id % map.buckets() as u64) as usize;
+    let held = map.lock(bucket, &cx).unwrap();
+    destroy(&cx, &owner);
+    assert_eq!((map.elements(), map.lookup(&owner)), (1, None));
+    assert!(listing(&map, 10).is_empty(), "half unlinked is not listed");
+    assert_eq!(cx.work_off(10), 1, "the lock is still held");
+    drop(held);
+    assert_eq!(cx.work_off(10), 0);
+    assert_eq!(cx.retry_length().load(Ordering::Relaxed), 0);
+    assert_eq!(map.elements(), 0);
+}
+
+#[test]
+fn a_free_and_a_destroy_that_are_both_refused_finish_each_other() {
+    let (cx, owner, map) = (context(0), TestOwner::new(), map(1, 10));
+    map.update(&cx, &owner, b"a", Mode::Any, None).unwrap();
+    let Found::Storage(storage) = owner.slot.find() else { panic!("it has an element") };
+    let held = storage.lock(&cx).unwrap();
+    // The free takes the bucket and is refused the storage; the destroy is refused the storage altogether.
+    let mut freeing = MapFree::begin(&map).unwrap();
+    assert_eq!(freeing.step(&cx, 1 << 20), Progress::Waiting);
+    destroy(&cx, &owner);
+    assert_eq!((map.elements(), cx.work_off(10)), (1, 2));
+    drop(held);
+    assert_eq!(cx.work_off(10), 0);
+    assert_eq!(map.elements(), 0);
+    let limit = Instant::now() + Duration::from_secs(30);
+    while freeing.step(&cx, 1) != (Progress::Done { freed: 1 }) {
+        assert!(Instant::now() < limit);
+    }
+}
+
+#[test]
+fn a_free_that_is_refused_a_bucket_is_not_done_before_it_has_closed_it() {
+    let (cx, map) = (context(0), map(1, 10));
+    let held = map.lock(1, &cx).unwrap();
+    let mut freeing = MapFree::begin(&map).unwrap();
+    assert_eq!(freeing.step(&cx, 1 << 20), Progress::Waiting);
+    assert_eq!(freeing.step(&cx, 1 << 20), Progress::Waiting);
+    drop(held);
+    cx.work_off(10);
+    let limit = Instant::now() + Duration::from_secs(30);
+    while freeing.step(&cx, 1) != (Progress::Done { freed: 0 }) {
+        assert!(Instant::now() < limit);
+    }
+}
+
+#[test]
+fn the_index_is_rebuilt_when_maps_come_and_go_and_stays_small() {
+    let (cx, owner, stays) = (context(0), TestOwner::new(), map(8, 10));
+    stays.update(&cx, &owner, &[7; 8], Mode::Any, None).unwrap();
+    for i in 0..1000u64 {
+        let passing = map(8, 10);
+        passing.update(&cx, &owner, &i.to_le_bytes(), Mode::Any, None).unwrap();
+        assert_eq!(passing.lookup(&owner).unwrap().bytes, i.to_le_bytes());
+        assert_eq!(stays.lookup(&owner).unwrap().bytes, [7; 8]);
+        passing.delete(&cx, &owner, None).unwrap();
+        assert_eq!(passing.lookup(&owner), None);
+    }
+    let Found::Storage(storage) = owner.slot.find() else { panic!("it has an element") };
+    assert!(storage.index.slots() <= 8, "{} slots for one element", storage.index.slots());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Update { owner: usize, map: usize, value: u8, mode: Mode },
+    Swap { owner: usize, map: usize, value: u8, stale: bool },
+    GetOrCreate { owner: usize, map: usize, value: u8 },
+    Delete { owner: usize, map: usize },
+    Destroy { owner: usize },
+    Free { map: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let mode = prop_oneof![Just(Mode::Any), Just(Mode::NoExist), Just(Mode::Exist)];
+    let place = (0..4usize, 0..6usize, any::<u8>());
+    prop_oneof![
+        6 => (place.clone(), mode).prop_map(|((owner, map, value), mode)| Step::Update { owner, map, value, mode }),
+        2 => (place.clone(), any::<bool>()).prop_map(|((owner, map, value), stale)| Step::Swap { owner, map, value, stale }),
+        2 => place.clone().prop_map(|(owner, map, value)| Step::GetOrCreate { owner, map, value }),
+        4 => place.prop_map(|(owner, map, _)| Step::Delete { owner, map }),
+        1 => (0..4usize).prop_map(|owner| Step::Destroy { owner }),
+        1 => (0..6usize).prop_map(|map| Step::Free { map }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    /// Against a table: (owner, map) -> (value, version). Destroyed owners and freed maps are followed by new ones.
+    #[test]
+    fn agrees_with_a_table(steps in prop::collection::vec((0..2usize, step()), 1..120)) {
+        const MAX: u64 = 3;
+        let contexts = [context(0), context(1)];
+        let mut owners: Vec<TestOwner> = (0..4).map(|_| TestOwner::new()).collect();
+        let mut maps: Vec<_> = (0..6).map(|_| map(1, MAX)).collect();
+        let mut table: BTreeMap<(usize, usize), (u8, u64)> = BTreeMap::new();
+        for (cpu, step) in steps {
+            let cx = &contexts[cpu];
+            match step {
+                Step::Update { owner, map, value, mode } => {
+                    let got = maps[map].update(cx, &owners[owner], &[value], mode, None);
+                    let full = table.keys().filter(|key| key.1 == map).count() as u64 == MAX;
+                    match (table.get(&(owner, map)), mode) {
+                        (Some(&(_, current)), Mode::NoExist) => prop_assert_eq!(got, Err(UpdateError::Exists { current })),
+                        (None, Mode::Exist) => prop_assert_eq!(got, Err(UpdateError::NotFound)),
+                        (None, _) if full => prop_assert_eq!(got, Err(UpdateError::MapFull)),
+                        (present, _) => {
+                            let written = got.unwrap();
+                            prop_assert_eq!(written.created, present.is_none());
+                            prop_assert!(written.version > present.map_or(0, |old| old.1));
+                            table.insert((owner, map), (value, written.version));
+                        }
+                    }
+                }
+                Step::Swap { owner, map, value, stale } => {
+                    let current = table.get(&(owner, map)).map(|now| now.1);
+                    let expected = if stale { 1 } else { current.unwrap_or(1) };
+                    let got = maps[map].update(cx, &owners[owner], &[value], Mode::Any, Some(expected));
+                    match current {
+                        None => prop_assert_eq!(got, Err(UpdateError::NotFound)),
+                        Some(current) if stale => prop_assert_eq!(got, Err(UpdateError::VersionMismatch { current })),
+                        Some(_) => { table.insert((owner, map), (value, got.unwrap().version)); }
+                    }
+                }
+                Step::GetOrCreate { owner, map, value } => {
+                    let full = table.keys().filter(|key| key.1 == map).count() as u64 == MAX;
+                    let got = maps[map].get_or_create(cx, &owners[owner], &[value]);
+                    match table.get(&(owner, map)) {
+                        Some(&(value, version)) => prop_assert_eq!(got, Ok((Value { bytes: vec![value], version }, false))),
+                        None if full => prop_assert_eq!(got, Err(UpdateError::MapFull)),
+                        None => {
+                            let (created, true) = got.unwrap() else { panic!("it was absent") };
+                            table.insert((owner, map), (value, created.version));
+                        }
+                    }
+                }
+                Step::Delete { owner, map } => {
+                    let got = maps[map].delete(cx, &owners[owner], None);
+                    let expected = table.remove(&(owner, map)).map(|old| old.1);
+                    prop_assert_eq!(got, expected.ok_or(DeleteError::NotFound));
+                }
+                Step::Destroy { owner } => {
+                    destroy(cx, &owners[owner]);
+                    owners[owner] = TestOwner::new();
+                    table.retain(|key, _| key.0 != owner);
+                }
+                Step::Free { map: index } => {
+                    let count = table.keys().filter(|key| key.1 == index).count() as u64;
+                    prop_assert_eq!(free(cx, &maps[index]), count);
+                    maps[index] = map(1, MAX);
+                    table.retain(|key, _| key.1 != index);
+                }
+            }
+            for (o, owner) in owners.iter().enumerate() {
+                for (m, map) in maps.iter().enumerate() {
+                    let expected = table.get(&(o, m)).map(|&(value, version)| Value { bytes: vec![value], version });
+                    prop_assert_eq!(map.lookup(owner), expected);
+                }
+                let own = table.keys().filter(|key| key.0 == o).count() as u64;
+                if let SlotState::Storage { elements, bytes, .. } = owner.slot.state() {
+                    prop_assert_eq!((elements, bytes), (own, own));
+                } else {
+                    prop_assert_eq!(own, 0);
+                }
+            }
+            for (m, map) in maps.iter().enumerate() {
+                let mut listed: Vec<_> = listing(map, 2).into_iter().map(|e| (e.owner, e.value)).collect();
+                listed.sort_by_key(|e| e.0);
+                let mut expected: Vec<_> = table.iter().filter(|(key, _)| key.1 == m)
+                    .map(|(key, &(value, version))| (owners[key.0].id, Value { bytes: vec![value], version })).collect();
+                expected.sort_by_key(|e| e.0);
+                prop_assert_eq!(map.elements(), expected.len() as u64);
+                prop_assert_eq!(listed, expected);
+            }
+        }
+        for owner in &owners {
+            destroy(&contexts[0], owner);
+        }
+    }
+}

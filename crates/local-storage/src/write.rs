@@ -1,0 +1,262 @@
+//! Update, get-or-create and delete: all or nothing.
+//!
+//! ```text
+//!  slot: dead ──► owner gone
+//!        empty ─► make a storage ─► bucket lock ─► map not freeing, room ─► publish the storage ─► link ─► done
+//!        storage ─► storage lock ─► still the owner's? ─► look again ─► bucket lock ─► map not freeing, room ─► link or replace ─► done
+//!                                        └─ no: start over
+//! ```
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::Owner;
+use crate::context::Context;
+use crate::element::{self, Fresh, OFF_BUCKET, OFF_STORAGE};
+use crate::error::{DeleteError, UpdateError};
+use crate::map::{Mode, StorageMap, Value, Version, Written};
+use crate::slot::{Exiting, Found};
+use crate::storage::LocalStorage;
+
+/// What the locked part of an update came to.
+enum Attempt<T> {
+    Done(T),
+    /// The storage is not the owner's any more, or another one was published first.
+    StartOver,
+}
+
+/// What an update asks for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    mode: Mode,
+    expected: Option<Version>,
+}
+
+impl StorageMap {
+    /// Puts `value` in the place of the owner's element, or makes it its first one, as `mode` allows. With `expected`, only
+    /// if the present element has that version. A reader sees the old value or the new one, never none, never a mixture.
+    ///
+    /// Starts over when the owner's storage is detached meanwhile, until the context's deadline, or the restart limit where there is none.
+    pub fn update(
+        self: &Arc<Self>,
+        cx: &Context,
+        owner: &impl Owner,
+        value: &[u8],
+        mode: Mode,
+        expected: Option<Version>,
+    ) -> Result<Written, UpdateError> {
+        if value.len() != self.spec().value_size as usize {
+            return Err(UpdateError::ValueSize { expected: self.spec().value_size, actual: value.len() });
+        }
+        let wanted = Wanted { mode, expected };
+        let mut fresh = Some(Fresh::new(value).ok_or(UpdateError::OutOfMemory)?);
+        let mut restarts = Restarts::new(cx);
+        loop {
+            let attempt = match owner.slot().find() {
+                Found::Dead => return Err(UpdateError::OwnerGone),
+                Found::Storage(storage) => self.update_storage(cx, owner, &storage, &mut fresh, wanted)?,
+                Found::Empty | Found::EmptyExiting if mode == Mode::Exist || expected.is_some() => {
+                    return Err(UpdateError::NotFound);
+                }
+                Found::EmptyExiting => return Err(UpdateError::OwnerGone),
+                Found::Empty => self.create_storage(cx, owner, &mut fresh)?,
+            };
+            match attempt {
+                Attempt::Done(written) => return Ok(written),
+                Attempt::StartOver => restarts.again()?,
+            }
+        }
+    }
+
+    /// The owner's value, created from `initial` if there is none: the one call that tells which. A present element is
+    /// answered without a lock, unless it comes to be while we look.
+    pub fn get_or_create(
+        self: &Arc<Self>,
+        cx: &Context,
+        owner: &impl Owner,
+        initial: &[u8],
+    ) -> Result<(Value, bool), UpdateError> {
+        let mut restarts = Restarts::new(cx);
+        loop {
+            if let Some(present) = self.lookup(owner) {
+                return Ok((present, false));
+            }
+            match self.update(cx, owner, initial, Mode::NoExist, None) {
+                Ok(written) => return Ok((Value { bytes: initial.to_vec(), version: written.version }, true)),
+                // It came to be between the look and the lock: look again.
+                Err(UpdateError::Exists { .. }) => restarts.again()?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// An owner's first element: the storage is made and published with it.
+    fn create_storage(
+        self: &Arc<Self>,
+        cx: &Context,
+        owner: &impl Owner,
+        fresh: &mut Option<Fresh>,
+    ) -> Result<Attempt<Written>, UpdateError> {
+        let storage = Arc::new(LocalStorage::new(owner.id()).ok_or(UpdateError::OutOfMemory)?);
+        let room = storage.index.room(self.id()).ok_or(UpdateError::OutOfMemory)?;
+        let bucket = self.bucket_of(&storage);
+        let _held = self.lock(bucket, cx)?;
+        if self.is_freeing() {
+            return Err(UpdateError::MapFreeing);
+        }
+        // Whoever was first in this map has the same bucket, so this look keeps a loser from counting as an element for a
+        // moment; only a first element in another map can still come between.
+        if !owner.slot().is_empty() {
+            return Ok(Attempt::StartOver);
+        }
+        if !self.element_joins() {
+            return Err(UpdateError::MapFull);
+        }
+        let version = cx.versions.draw(0);
+        let (map, whose) = element::join(self, &storage);
+        let element = fresh.take().expect("an attempt that starts over gives it back").into_shared(whose, map, version);
+        drop(storage.index.insert(self.id(), element, room));
+        storage.charge(element);
+        if owner.slot().publish(&storage) {
+            // Under the same bucket lock, so that a lister never sees an element that did not come to be.
+            self.bucket(bucket).push(element);
+            return Ok(Attempt::Done(Written { version, created: true }));
+        }
+        // Lost against another first element, or the owner is leaving.
+        self.element_left();
+        // SAFETY: the storage was never published and the element is in no bucket: nobody else has seen it.
+        *fresh = Some(unsafe { element::unjoin(element) });
+        storage.index.put(self.id(), None);
+        Ok(Attempt::StartOver)
+    }
+
+    fn update_storage(
+        self: &Arc<Self>,
+        cx: &Context,
+        owner: &impl Owner,
+        storage: &Arc<LocalStorage>,
+        fresh: &mut Option<Fresh>,
+        wanted: Wanted,
+    ) -> Result<Attempt<Written>, UpdateError> {
+        // Declared before the locks, so dropped after them.
+        let (_replaced, _outgrown);
+        let written;
+        {
+            let _storage_held = storage.lock(cx)?;
+            let Some(Exiting(exiting)) = owner.slot().names(storage) else { return Ok(Attempt::StartOver) };
+            let old = storage.index.get(self.id());
+            // SAFETY: in the index, whose lock we hold.
+            let current = old.map(|old| unsafe { old.as_ref() }.version());
+            match (current, wanted.mode) {
+                (Some(current), Mode::NoExist) => return Err(UpdateError::Exists { current }),
+                (None, Mode::Exist) => return Err(UpdateError::NotFound),
+                (None, _) if wanted.expected.is_some() => return Err(UpdateError::NotFound),
+                (None, _) if exiting => return Err(UpdateError::OwnerGone),
+                (Some(current), _) if wanted.expected.is_some_and(|expected| expected != current) => {
+                    return Err(UpdateError::VersionMismatch { current });
+                }
+                _ => {}
+            }
+            let room = match old {
+                Some(_) => None,
+                None => Some(storage.index.room(self.id()).ok_or(UpdateError::OutOfMemory)?),
+            };
+            let bucket = self.bucket_of(storage);
+            let _bucket_held = self.lock(bucket, cx)?;
+            // A free that marks the map after this look takes this bucket's lock after us and finds what we link.
+            if self.is_freeing() {
+                return Err(UpdateError::MapFreeing);
+            }
+            if old.is_none() && !self.element_joins() {
+                return Err(UpdateError::MapFull);
+            }
+            // Nothing is refused from here on.
+            let version = cx.versions.draw(current.unwrap_or(0));
+            let fresh = fresh.take().expect("an attempt that starts over gives it back");
+            match old {
+                Some(old) => {
+                    // SAFETY: in the index, whose lock we hold. The membership's holds pass to the new element.
+                    let (whose, map) = unsafe { (old.as_ref().storage(), old.as_ref().map()) };
+                    let new = fresh.into_shared(whose, map, version);
+                    self.bucket(bucket).replace(old, new);
+                    storage.index.put(self.id(), Some(new));
+                    // SAFETY: replaced in both lists, under both locks; once.
+                    _replaced = unsafe { element::replaced(old) };
+                }
+                None => {
+                    let (map, whose) = element::join(self, storage);
+                    let new = fresh.into_shared(whose, map, version);
+                    self.bucket(bucket).push(new);
+                    _outgrown =
+                        storage.index.insert(self.id(), new, room.expect("made above where there is no old element"));
+                    storage.charge(new);
+                }
+            }
+            written = Written { version, created: old.is_none() };
+        }
+        Ok(Attempt::Done(written))
+    }
+
+    /// Deletes the owner's element and says which version that was. With `expected`, only if it has that version. The
+    /// owner's last element takes the storage with it.
+    pub fn delete(&self, cx: &Context, owner: &impl Owner, expected: Option<Version>) -> Result<Version, DeleteError> {
+        let storage = match owner.slot().find() {
+            Found::Dead => return Err(DeleteError::OwnerGone),
+            Found::Empty | Found::EmptyExiting => return Err(DeleteError::NotFound),
+            Found::Storage(storage) => storage,
+        };
+        // Declared before the locks, so dropped after them.
+        let (_element, _storage);
+        let _storage_held = storage.lock(cx)?;
+        if owner.slot().names(&storage).is_none() {
+            // Its last element went meanwhile, or the owner. That was a moment at which there was nothing to delete.
+            return Err(DeleteError::NotFound);
+        }
+        let element = storage.index.get(self.id()).ok_or(DeleteError::NotFound)?;
+        // SAFETY: in the index, whose lock we hold.
+        let (current, size) = unsafe { (element.as_ref().version(), element.as_ref().size()) };
+        if expected.is_some_and(|expected| expected != current) {
+            return Err(DeleteError::VersionMismatch { current });
+        }
+        let bucket = self.bucket_of(&storage);
+        let _bucket_held = self.lock(bucket, cx)?;
+        if self.is_freeing() {
+            return Err(DeleteError::MapFreeing);
+        }
+        self.bucket(bucket).unlink(element);
+        // SAFETY: unlinked from the bucket, under its lock; still in the index, under its lock.
+        let first = unsafe { element::mark_off(element, OFF_BUCKET) };
+        debug_assert!(first.is_none(), "it was in the index, so destroy has not had it");
+        storage.index.put(self.id(), None);
+        // SAFETY: taken out of the index, under its lock. Not touched afterwards.
+        _element = unsafe { element::mark_off(element, OFF_STORAGE) };
+        storage.discharge(size);
+        _storage = storage.is_empty().then(|| owner.slot().detach(&storage));
+        Ok(current)
+    }
+}
+
+/// Bounds the starting over: by the caller's deadline, or by the restart limit where there is none.
+struct Restarts<'a> {
+    cx: &'a Context,
+    /// Read at the first restart only: hardly any operation has one.
+    since: Option<Instant>,
+}
+
+impl<'a> Restarts<'a> {
+    fn new(cx: &'a Context) -> Self {
+        Restarts { cx, since: None }
+    }
+
+    fn again(&mut self) -> Result<(), UpdateError> {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        match self.cx.deadline() {
+            Some(deadline) if now >= deadline => Err(UpdateError::Unsettled { deadline: true }),
+            None if now.duration_since(since) >= self.cx.restart_limit => {
+                Err(UpdateError::Unsettled { deadline: false })
+            }
+            _ => Ok(()),
+        }
+    }
+}

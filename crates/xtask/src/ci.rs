@@ -48,9 +48,7 @@ impl Step {
     }
 
     fn name(self) -> String {
-        let value = self
-            .to_possible_value()
-            .expect("no step is hidden from the command line");
+        let value = self.to_possible_value().expect("no step is hidden from the command line");
         value.get_name().to_owned()
     }
 
@@ -61,11 +59,7 @@ impl Step {
 
 /// The steps asked for, each once and in the order of CI; all of them if none is named.
 pub fn select(only: &[Step]) -> Vec<Step> {
-    Step::value_variants()
-        .iter()
-        .copied()
-        .filter(|step| only.is_empty() || only.contains(step))
-        .collect()
+    Step::value_variants().iter().copied().filter(|step| only.is_empty() || only.contains(step)).collect()
 }
 
 /// Prints what [`run`] would do.
@@ -86,12 +80,7 @@ pub fn run(steps: &[Step]) -> bool {
         let began = Instant::now();
         let mut job = Job::new();
         let failure = step.run(&mut job).err();
-        let ended = Ended {
-            step,
-            job,
-            failure,
-            took: began.elapsed(),
-        };
+        let ended = Ended { step, job, failure, took: began.elapsed() };
         println!("==> {}", ended.line());
         done.push(ended);
     }
@@ -107,21 +96,11 @@ struct Ended {
 
 impl Ended {
     fn line(&self) -> String {
-        let result = if self.failure.is_some() {
-            "FAILED"
-        } else {
-            "ok"
-        };
+        let result = if self.failure.is_some() { "FAILED" } else { "ok" };
         let mut line = format!("{:<7} {result:<7} {:>8}", self.step.name(), time(self.took));
         if self.step.counts_tests() {
-            let Tally {
-                passed,
-                failed,
-                ignored,
-            } = self.job.tests();
-            line.push_str(&format!(
-                "   {passed} passed, {failed} failed, {ignored} ignored"
-            ));
+            let Tally { passed, failed, ignored } = self.job.tests();
+            line.push_str(&format!("   {passed} passed, {failed} failed, {ignored} ignored"));
         }
         for skipped in self.job.skipped() {
             line.push_str(&format!("\n        SKIPPED {skipped}"));
@@ -139,11 +118,7 @@ fn summarize(done: &[Ended], took: Duration) -> bool {
     for ended in done {
         println!("{}", ended.line());
     }
-    let failed: Vec<_> = done
-        .iter()
-        .filter(|ended| ended.failure.is_some())
-        .map(|ended| ended.step.name())
-        .collect();
+    let failed: Vec<_> = done.iter().filter(|ended| ended.failure.is_some()).map(|ended| ended.step.name()).collect();
     if failed.is_empty() {
         let skipped: usize = done.iter().map(|ended| ended.job.skipped().len()).sum();
         println!("all steps ok in {}, parts skipped: {skipped}", time(took));
@@ -151,9 +126,7 @@ fn summarize(done: &[Ended], took: Duration) -> bool {
         println!("FAILED after {}: {}", time(took), failed.join(", "));
     }
     if done.iter().any(|ended| ended.step.counts_tests()) {
-        let sum = done
-            .iter()
-            .fold(Tally::default(), |sum, ended| sum + ended.job.tests());
+        let sum = done.iter().fold(Tally::default(), |sum, ended| sum + ended.job.tests());
         println!("{} passed, {} failed", sum.passed, sum.failed);
     }
     failed.is_empty()

@@ -8,11 +8,7 @@ use anyhow::Result;
 use crate::job::{Job, cargo};
 
 pub fn run(job: &mut Job) -> Result<()> {
-    job.run(cargo(
-        "build --release --package holdfastd --package holdfast",
-    ))?;
+    job.run(cargo("build --release --package holdfastd --package holdfast"))?;
     // One after the other: each loads the machine by itself and asserts how fast it answers.
-    job.run_tests(cargo(
-        "test --release --package holdfastd --test it -- --ignored --test-threads=1",
-    ))
+    job.run_tests(cargo("test --release --package holdfastd --test it -- --ignored --test-threads=1"))
 }

@@ -35,11 +35,7 @@ impl Tally {
             let before = &counts[..counts.find(what)?];
             before.trim_end().rsplit(' ').next()?.parse().ok()
         };
-        Some(Self {
-            passed: count("passed")?,
-            failed: count("failed")?,
-            ignored: count("ignored")?,
-        })
+        Some(Self { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored")? })
     }
 }
 
@@ -52,19 +48,12 @@ pub struct Job {
 
 impl Job {
     pub fn new() -> Self {
-        Self {
-            listing: false,
-            tests: Tally::default(),
-            skipped: Vec::new(),
-        }
+        Self { listing: false, tests: Tally::default(), skipped: Vec::new() }
     }
 
     /// A job that prints its command lines and runs none of them; each counts as having succeeded.
     pub fn listing() -> Self {
-        Self {
-            listing: true,
-            ..Self::new()
-        }
+        Self { listing: true, ..Self::new() }
     }
 
     pub fn tests(&self) -> Tally {
@@ -88,10 +77,7 @@ impl Job {
         if self.listing {
             return Ok(());
         }
-        let status = command
-            .stdin(Stdio::null())
-            .status()
-            .with_context(|| cannot_start(&command))?;
+        let status = command.stdin(Stdio::null()).status().with_context(|| cannot_start(&command))?;
         ensure!(status.success(), "`{line}` ended with {status}");
         Ok(())
     }
@@ -112,14 +98,9 @@ impl Job {
             .spawn()
             .with_context(|| cannot_start(&command))
             .inspect_err(|_| self.tests.failed += 1)?;
-        let output = child
-            .stdout
-            .take()
-            .expect("stdout was set to a pipe just above");
+        let output = child.stdout.take().expect("stdout was set to a pipe just above");
         let tally = tee(BufReader::new(output));
-        let status = child
-            .wait()
-            .with_context(|| format!("cannot wait for `{line}`"))?;
+        let status = child.wait().with_context(|| format!("cannot wait for `{line}`"))?;
         let mut tally = tally.with_context(|| format!("cannot read the output of `{line}`"))?;
         if !status.success() {
             tally.failed = tally.failed.max(1);
@@ -169,12 +150,9 @@ fn command_line(command: &Command) -> String {
         text if text.contains(' ') => format!("\"{text}\""),
         text => text.into_owned(),
     };
-    let set = command
-        .get_envs()
-        .filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), quoted(value?))));
-    let words = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(quoted);
+    let set =
+        command.get_envs().filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), quoted(value?))));
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted);
     set.chain(words).collect::<Vec<_>>().join(" ")
 }
 
@@ -188,11 +166,7 @@ pub fn cargo(arguments: &str) -> Command {
 /// The same command under coreutils' `timeout`, for what waits on the network.
 pub fn bounded(seconds: u32, command: &Command) -> Command {
     let mut bounded = Command::new("timeout");
-    bounded
-        .arg("--kill-after=5")
-        .arg(seconds.to_string())
-        .arg(command.get_program())
-        .args(command.get_args());
+    bounded.arg("--kill-after=5").arg(seconds.to_string()).arg(command.get_program()).args(command.get_args());
     bounded
 }
 
@@ -217,88 +191,51 @@ mod tests {
         let script = "echo 'test result: ok. 12 passed; 0 failed; 2 ignored; 0 measured; 3 filtered out'
                       echo 'test result: ok. 30 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out'";
         job.run_tests(sh(script)).expect("two good results");
-        assert_eq!(
-            job.tests(),
-            Tally {
-                passed: 42,
-                failed: 0,
-                ignored: 2
-            }
-        );
+        assert_eq!(job.tests(), Tally { passed: 42, failed: 0, ignored: 2 });
     }
 
     #[test]
     fn a_failed_test_fails_the_step_and_is_counted_once() {
         let mut job = Job::new();
-        let script =
-            "echo 'test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured'; exit 101";
+        let script = "echo 'test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured'; exit 101";
         job.run_tests(sh(script)).expect_err("exit code 101");
-        assert_eq!(
-            job.tests(),
-            Tally {
-                passed: 3,
-                failed: 2,
-                ignored: 0
-            }
-        );
+        assert_eq!(job.tests(), Tally { passed: 3, failed: 2, ignored: 0 });
     }
 
     #[test]
     fn a_crash_without_a_result_counts_as_a_failure() {
         let mut job = Job::new();
-        let script =
-            "echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured'; kill -SEGV $$";
+        let script = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured'; kill -SEGV $$";
         job.run_tests(sh(script)).expect_err("killed by a signal");
-        assert_eq!(
-            job.tests(),
-            Tally {
-                passed: 3,
-                failed: 1,
-                ignored: 0
-            }
-        );
+        assert_eq!(job.tests(), Tally { passed: 3, failed: 1, ignored: 0 });
     }
 
     #[test]
     fn a_command_that_runs_no_test_is_an_error() {
         let mut job = Job::new();
-        let script =
-            "echo 'test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out'";
+        let script = "echo 'test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out'";
         job.run_tests(sh(script)).expect_err("nothing ran");
         assert_eq!(job.tests().failed, 1);
     }
 
     #[test]
     fn a_missing_program_is_an_error_that_names_it() {
-        let error = Job::new()
-            .run(Command::new("no-such-program-here"))
-            .expect_err("it does not exist");
-        assert!(
-            format!("{error:#}").contains("no-such-program-here"),
-            "{error:#}"
-        );
+        let error = Job::new().run(Command::new("no-such-program-here")).expect_err("it does not exist");
+        assert!(format!("{error:#}").contains("no-such-program-here"), "{error:#}");
     }
 
     #[test]
     fn a_bounded_command_ends() {
         let mut forever = Command::new("tail");
         forever.args(["-f", "/dev/null"]);
-        let error = Job::new()
-            .run(bounded(1, &forever))
-            .expect_err("tail never ends by itself");
-        assert!(
-            format!("{error:#}").contains("124"),
-            "timeout(1) ends with 124: {error:#}"
-        );
+        let error = Job::new().run(bounded(1, &forever)).expect_err("tail never ends by itself");
+        assert!(format!("{error:#}").contains("124"), "timeout(1) ends with 124: {error:#}");
     }
 
     #[test]
     fn the_echoed_line_can_be_pasted() {
         let mut command = cargo("test -p x");
         command.env("RUSTFLAGS", "--cfg loom");
-        assert_eq!(
-            command_line(&command),
-            "RUSTFLAGS=\"--cfg loom\" cargo test -p x"
-        );
+        assert_eq!(command_line(&command), "RUSTFLAGS=\"--cfg loom\" cargo test -p x");
     }
 }

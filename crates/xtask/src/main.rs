@@ -63,16 +63,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Ci { only } => ci::select(&only),
         Task::Step(step) => vec![step],
     };
-    let passed = if cli.list {
-        ci::list(&steps)?
-    } else {
-        ci::run(&steps)
-    };
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let passed = if cli.list { ci::list(&steps)? } else { ci::run(&steps) };
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Goes to the root of the repository, so that every path and every echoed command line is short
@@ -82,6 +74,5 @@ fn enter_root() -> anyhow::Result<()> {
         .ancestors()
         .nth(2)
         .context("crates/xtask has no grandparent directory")?;
-    std::env::set_current_dir(root)
-        .with_context(|| format!("cannot enter the repository's root {}", root.display()))
+    std::env::set_current_dir(root).with_context(|| format!("cannot enter the repository's root {}", root.display()))
 }

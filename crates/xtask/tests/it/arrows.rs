@@ -16,51 +16,15 @@ struct Arrows {
 }
 
 const ARROWS: &[Arrows] = &[
-    Arrows {
-        from: "rqspinlock",
-        to: &[],
-        in_tests: &[],
-    },
-    Arrows {
-        from: "local-storage",
-        to: &["rqspinlock"],
-        in_tests: &[],
-    },
-    Arrows {
-        from: "cpu-executor",
-        to: &[],
-        in_tests: &[],
-    },
-    Arrows {
-        from: "owners",
-        to: &[],
-        in_tests: &[],
-    },
-    Arrows {
-        from: "engine",
-        to: &["cpu-executor", "local-storage", "owners", "rqspinlock"],
-        in_tests: &[],
-    },
-    Arrows {
-        from: "holdfast-proto",
-        to: &[],
-        in_tests: &[],
-    },
-    Arrows {
-        from: "holdfastd",
-        to: &["engine", "holdfast-proto"],
-        in_tests: &["holdfast"],
-    },
-    Arrows {
-        from: "holdfast",
-        to: &["holdfast-proto"],
-        in_tests: &["holdfastd"],
-    },
-    Arrows {
-        from: "xtask",
-        to: &[],
-        in_tests: &[],
-    },
+    Arrows { from: "rqspinlock", to: &[], in_tests: &[] },
+    Arrows { from: "local-storage", to: &["rqspinlock"], in_tests: &[] },
+    Arrows { from: "cpu-executor", to: &[], in_tests: &[] },
+    Arrows { from: "owners", to: &[], in_tests: &[] },
+    Arrows { from: "engine", to: &["cpu-executor", "local-storage", "owners", "rqspinlock"], in_tests: &[] },
+    Arrows { from: "holdfast-proto", to: &[], in_tests: &[] },
+    Arrows { from: "holdfastd", to: &["engine", "holdfast-proto"], in_tests: &["holdfast"] },
+    Arrows { from: "holdfast", to: &["holdfast-proto"], in_tests: &["holdfastd"] },
+    Arrows { from: "xtask", to: &[], in_tests: &[] },
 ];
 
 /// Outside crates that only some of ours may name, in any kind of dependency. What comes in behind
@@ -85,14 +49,7 @@ const FENCED: &[Fenced] = &[
     },
     Fenced {
         crates: &["tokio"],
-        only_in: &[
-            "cpu-executor",
-            "owners",
-            "engine",
-            "holdfastd",
-            "holdfast",
-            "xtask",
-        ],
+        only_in: &["cpu-executor", "owners", "engine", "holdfastd", "holdfast", "xtask"],
         why: "what takes locks must not run on, or wait for, an async runtime",
     },
 ];
@@ -102,45 +59,32 @@ fn broken(packages: &BTreeMap<String, Vec<Arrow>>) -> Vec<String> {
     let mut broken = Vec::new();
     for (from, arrows) in packages {
         let Some(allowed) = ARROWS.iter().find(|allowed| allowed.from == from) else {
-            broken.push(format!(
-                "{from} is not in the table: add it to ARROWS and to crates/README.md"
-            ));
+            broken.push(format!("{from} is not in the table: add it to ARROWS and to crates/README.md"));
             continue;
         };
         for Arrow { to, kind } in arrows {
             let in_tests = *kind == DependencyKind::Development;
             let inside = packages.contains_key(to);
-            let is_allowed = allowed.to.contains(&to.as_str())
-                || in_tests && allowed.in_tests.contains(&to.as_str());
+            let is_allowed = allowed.to.contains(&to.as_str()) || in_tests && allowed.in_tests.contains(&to.as_str());
             if inside && !is_allowed {
                 broken.push(format!("{from} -> {to} ({kind})"));
             }
-            for fence in FENCED
-                .iter()
-                .filter(|fence| fence.holds(to) && !fence.only_in.contains(&from.as_str()))
-            {
+            for fence in FENCED.iter().filter(|fence| fence.holds(to) && !fence.only_in.contains(&from.as_str())) {
                 broken.push(format!("{from} -> {to} ({kind}): {}", fence.why));
             }
         }
     }
-    for stale in ARROWS
-        .iter()
-        .filter(|arrows| !packages.contains_key(arrows.from))
-    {
-        broken.push(format!(
-            "{} is in the table, but not in the workspace",
-            stale.from
-        ));
+    for stale in ARROWS.iter().filter(|arrows| !packages.contains_key(arrows.from)) {
+        broken.push(format!("{} is in the table, but not in the workspace", stale.from));
     }
     broken
 }
 
 impl Fenced {
     fn holds(&self, name: &str) -> bool {
-        self.crates.iter().any(|fenced| {
-            name.strip_prefix(fenced)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        })
+        self.crates
+            .iter()
+            .any(|fenced| name.strip_prefix(fenced).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
     }
 }
 
@@ -152,10 +96,7 @@ struct Arrow {
 impl From<&Dependency> for Arrow {
     fn from(dependency: &Dependency) -> Self {
         // `name` is the package's own name, also where the manifest renames it.
-        Self {
-            to: dependency.name.clone(),
-            kind: dependency.kind,
-        }
+        Self { to: dependency.name.clone(), kind: dependency.kind }
     }
 }
 
@@ -163,21 +104,13 @@ fn workspace() -> BTreeMap<String, Vec<Arrow>> {
     let packages = repository::packages();
     packages
         .iter()
-        .map(|package| {
-            (
-                package.name.to_string(),
-                package.dependencies.iter().map(Arrow::from).collect(),
-            )
-        })
+        .map(|package| (package.name.to_string(), package.dependencies.iter().map(Arrow::from).collect()))
         .collect()
 }
 
 #[test]
 fn crates_depend_only_where_an_arrow_allows_it() {
-    assert_none(
-        &broken(&workspace()),
-        "the arrows between crates (crates/README.md):",
-    );
+    assert_none(&broken(&workspace()), "the arrows between crates (crates/README.md):");
 }
 
 /// The real workspace with one more arrow in it.
@@ -185,10 +118,7 @@ fn crates_depend_only_where_an_arrow_allows_it() {
 fn with_arrow(from: &str, to: &str, kind: DependencyKind) -> Vec<String> {
     let mut workspace = workspace();
     let arrows = workspace.get_mut(from).expect("a member of the workspace");
-    arrows.push(Arrow {
-        to: to.to_owned(),
-        kind,
-    });
+    arrows.push(Arrow { to: to.to_owned(), kind });
     broken(&workspace)
 }
 
@@ -209,12 +139,7 @@ fn a_forbidden_arrow_is_seen() {
         ("rqspinlock", "tokio-util", DependencyKind::Normal),
     ] {
         let broken = with_arrow(from, to, kind);
-        assert!(
-            broken
-                .iter()
-                .any(|line| line.starts_with(&format!("{from} -> {to}"))),
-            "{from} -> {to}: {broken:?}"
-        );
+        assert!(broken.iter().any(|line| line.starts_with(&format!("{from} -> {to}"))), "{from} -> {to}: {broken:?}");
     }
 }
 
@@ -229,12 +154,7 @@ fn an_allowed_arrow_is_not_complained_about() {
         ("local-storage", "towering", DependencyKind::Normal),
     ] {
         let broken = with_arrow(from, to, kind);
-        assert!(
-            !broken
-                .iter()
-                .any(|line| line.starts_with(&format!("{from} -> {to}"))),
-            "{from} -> {to}: {broken:?}"
-        );
+        assert!(!broken.iter().any(|line| line.starts_with(&format!("{from} -> {to}"))), "{from} -> {to}: {broken:?}");
     }
 }
 
@@ -244,16 +164,6 @@ fn a_crate_without_a_row_is_seen_and_so_is_a_row_without_a_crate() {
     workspace.remove("owners");
     workspace.insert("stray".to_owned(), Vec::new());
     let broken = broken(&workspace);
-    assert!(
-        broken
-            .iter()
-            .any(|line| line.starts_with("stray is not in the table")),
-        "{broken:?}"
-    );
-    assert!(
-        broken
-            .iter()
-            .any(|line| line.starts_with("owners is in the table")),
-        "{broken:?}"
-    );
+    assert!(broken.iter().any(|line| line.starts_with("stray is not in the table")), "{broken:?}");
+    assert!(broken.iter().any(|line| line.starts_with("owners is in the table")), "{broken:?}");
 }

@@ -3,35 +3,21 @@
 use std::process::Command;
 
 fn xtask(arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(arguments)
-        .output()
-        .expect("xtask starts");
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask")).args(arguments).output().expect("xtask starts");
     let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8(text).expect("xtask prints UTF-8"),
-    )
+    (output.status.success(), String::from_utf8(text).expect("xtask prints UTF-8"))
 }
 
 /// The names of the steps that a `--list` prints; their command lines are indented.
 fn steps(arguments: &[&str]) -> Vec<String> {
     let (success, text) = xtask(arguments);
     assert!(success, "{text}");
-    text.lines()
-        .filter(|line| !line.starts_with(' '))
-        .map(str::to_owned)
-        .collect()
+    text.lines().filter(|line| !line.starts_with(' ')).map(str::to_owned).collect()
 }
 
 #[test]
 fn ci_runs_every_step_in_order() {
-    assert_eq!(
-        steps(&["ci", "--list"]),
-        [
-            "test", "fmt", "clippy", "doc", "deny", "loom", "proto", "e2e"
-        ]
-    );
+    assert_eq!(steps(&["ci", "--list"]), ["test", "fmt", "clippy", "doc", "deny", "loom", "proto", "e2e"]);
 }
 
 #[test]
@@ -43,26 +29,17 @@ fn every_step_of_ci_is_a_task_of_its_own() {
 
 #[test]
 fn only_selects_each_step_once_and_keeps_the_order() {
-    assert_eq!(
-        steps(&["ci", "--list", "--only", "clippy,fmt", "--only", "fmt"]),
-        ["fmt", "clippy"]
-    );
+    assert_eq!(steps(&["ci", "--list", "--only", "clippy,fmt", "--only", "fmt"]), ["fmt", "clippy"]);
 }
 
 #[test]
 fn an_unknown_step_is_refused_with_the_known_ones() {
     let (success, text) = xtask(&["ci", "--only", "clipy"]);
-    assert!(
-        !success && text.contains("clipy") && text.contains("e2e"),
-        "{text}"
-    );
+    assert!(!success && text.contains("clipy") && text.contains("e2e"), "{text}");
 }
 
 #[test]
 fn help_teaches_by_example() {
     let (success, text) = xtask(&["--help"]);
-    assert!(
-        success && text.contains("cargo xtask ci --only fmt,clippy"),
-        "{text}"
-    );
+    assert!(success && text.contains("cargo xtask ci --only fmt,clippy"), "{text}");
 }

@@ -24,16 +24,12 @@ fn broken(files: &[(PathBuf, String)]) -> Vec<String> {
 #[test]
 fn ignored_tests_are_run_by_a_step_of_ci() {
     let broken = broken(&repository::rust_files());
-    assert_none(
-        &broken,
-        &format!("a test may be ignored only as `{HEAVY}` in {HEAVY_IN}/:"),
-    );
+    assert_none(&broken, &format!("a test may be ignored only as `{HEAVY}` in {HEAVY_IN}/:"));
 }
 
 #[test]
 fn an_ignored_test_that_nobody_runs_is_seen() {
-    let file =
-        |name: &str, line: &str| (name.into(), format!("#[test]\n    {line}\nfn f() {{}}\n"));
+    let file = |name: &str, line: &str| (name.into(), format!("#[test]\n    {line}\nfn f() {{}}\n"));
     let files = [
         file("server/tests/it/load.rs", HEAVY),
         file("server/tests/it/flaky.rs", "#[ignore]"),
@@ -41,12 +37,6 @@ fn an_ignored_test_that_nobody_runs_is_seen() {
     ];
     let broken = broken(&files);
     assert_eq!(broken.len(), 2, "{broken:?}");
-    assert!(
-        broken[0].starts_with("server/tests/it/flaky.rs:2"),
-        "{broken:?}"
-    );
-    assert!(
-        broken[1].starts_with("client/tests/it/load.rs:2"),
-        "{broken:?}"
-    );
+    assert!(broken[0].starts_with("server/tests/it/flaky.rs:2"), "{broken:?}");
+    assert!(broken[1].starts_with("client/tests/it/load.rs:2"), "{broken:?}");
 }

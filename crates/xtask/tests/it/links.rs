@@ -15,12 +15,8 @@ struct Link<'a> {
 fn links(markdown: &str) -> Vec<Link<'_>> {
     let mut links = Vec::new();
     for (middle, _) in markdown.match_indices("](") {
-        let label = markdown[..middle]
-            .rsplit_once('[')
-            .map_or("", |(_, label)| label);
-        let target = markdown[middle + 2..]
-            .split_once(')')
-            .map_or("", |(target, _)| target);
+        let label = markdown[..middle].rsplit_once('[').map_or("", |(_, label)| label);
+        let target = markdown[middle + 2..].split_once(')').map_or("", |(target, _)| target);
         links.push(Link { label, target });
     }
     links
@@ -31,9 +27,7 @@ fn item(label: &str) -> Option<&str> {
     let code = label.strip_prefix('`')?.strip_suffix('`')?;
     let path = code.trim_end_matches("()");
     let name = path.rsplit("::").next()?;
-    name.chars()
-        .all(|c| c.is_alphanumeric() || c == '_')
-        .then_some(name)
+    name.chars().all(|c| c.is_alphanumeric() || c == '_').then_some(name)
 }
 
 /// `a/b/../c` as `a/c`.
@@ -73,22 +67,13 @@ fn documents_link_to_what_exists() {
     // A folder may be linked to as well; it has no text.
     let read = |path: &Path| {
         let path = repository::root().join(path);
-        if path.is_dir() {
-            Some(String::new())
-        } else {
-            std::fs::read_to_string(path).ok()
-        }
+        if path.is_dir() { Some(String::new()) } else { std::fs::read_to_string(path).ok() }
     };
     let mut documents = repository::files();
     documents.retain(|file| file.extension().is_some_and(|extension| extension == "md"));
-    assert!(
-        documents.contains(&PathBuf::from("crates/README.md")),
-        "crates/README.md is missing"
-    );
-    let broken: Vec<_> = documents
-        .iter()
-        .flat_map(|document| broken(document, &repository::read(document), read))
-        .collect();
+    assert!(documents.contains(&PathBuf::from("crates/README.md")), "crates/README.md is missing");
+    let broken: Vec<_> =
+        documents.iter().flat_map(|document| broken(document, &repository::read(document), read)).collect();
     assert_none(&broken, "broken links:");
 }
 

@@ -6,31 +6,16 @@ use std::process::Command;
 use cargo_metadata::{MetadataCommand, Package};
 
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .expect("this crate is two folders below the root")
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this crate is two folders below the root")
 }
 
 /// The files that git tracks and that exist, relative to the root.
 pub fn files() -> Vec<PathBuf> {
-    let output = Command::new("git")
-        .arg("-C")
-        .arg(root())
-        .args(["ls-files", "-z"])
-        .output()
-        .expect("git can be run");
-    assert!(
-        output.status.success(),
-        "git ls-files: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("git").arg("-C").arg(root()).args(["ls-files", "-z"]).output().expect("git can be run");
+    assert!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
     let names = String::from_utf8(output.stdout).expect("file names are UTF-8");
-    let files: Vec<_> = names
-        .split_terminator('\0')
-        .map(PathBuf::from)
-        .filter(|file| root().join(file).exists())
-        .collect();
+    let files: Vec<_> =
+        names.split_terminator('\0').map(PathBuf::from).filter(|file| root().join(file).exists()).collect();
     assert!(files.len() > 10, "git ls-files found only {files:?}");
     files
 }
@@ -48,8 +33,7 @@ pub fn rust_files() -> Vec<(PathBuf, String)> {
 }
 
 pub fn read(file: &Path) -> String {
-    std::fs::read_to_string(root().join(file))
-        .unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
 /// The members of the workspace.

@@ -32,22 +32,12 @@ fn strays<'a>(files: impl IntoIterator<Item = &'a Path>) -> Vec<String> {
 #[test]
 fn the_root_holds_only_what_is_listed() {
     let files = repository::files();
-    assert_none(
-        &strays(files.iter().map(AsRef::as_ref)),
-        "these do not belong in the root:",
-    );
+    assert_none(&strays(files.iter().map(AsRef::as_ref)), "these do not belong in the root:");
 }
 
 #[test]
 fn a_stray_file_or_folder_is_seen() {
-    let files = [
-        "Cargo.toml",
-        ".ci/run",
-        ".clippy.toml",
-        "notes.txt",
-        "scripts/a.sh",
-        "scripts/b.sh",
-        "server/Cargo.toml",
-    ];
+    let files =
+        ["Cargo.toml", ".ci/run", ".clippy.toml", "notes.txt", "scripts/a.sh", "scripts/b.sh", "server/Cargo.toml"];
     assert_eq!(strays(files.map(Path::new)), ["notes.txt", "scripts"]);
 }

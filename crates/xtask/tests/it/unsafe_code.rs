@@ -4,22 +4,10 @@ use crate::{assert_none, repository};
 
 /// The crates that may use `unsafe`, and what for.
 const MAY: &[(&str, &str)] = &[
-    (
-        "rqspinlock",
-        "the lock's data behind a guard; queue nodes that other threads link to",
-    ),
-    (
-        "local-storage",
-        "elements and indexes that readers reach without a lock, under an epoch",
-    ),
-    (
-        "cpu-executor",
-        "the slots of the mailbox and of the responders",
-    ),
-    (
-        "owners",
-        "descriptors and system calls that rustix does not wrap",
-    ),
+    ("rqspinlock", "the lock's data behind a guard; queue nodes that other threads link to"),
+    ("local-storage", "elements and indexes that readers reach without a lock, under an epoch"),
+    ("cpu-executor", "the slots of the mailbox and of the responders"),
+    ("owners", "descriptors and system calls that rustix does not wrap"),
 ];
 
 const FORBID: &str = "#![forbid(unsafe_code)]";
@@ -30,10 +18,7 @@ fn forbids_unsafe(source: &str) -> bool {
 
 /// `[lints] workspace = true` in a manifest: without it the workspace's lints are not those of the crate.
 fn inherits_lints(manifest: &str) -> bool {
-    let mut lines = manifest
-        .lines()
-        .map(str::trim)
-        .skip_while(|line| *line != "[lints]");
+    let mut lines = manifest.lines().map(str::trim).skip_while(|line| *line != "[lints]");
     lines.next().is_some() && lines.next() == Some("workspace = true")
 }
 
@@ -46,7 +31,8 @@ fn only_the_listed_crates_use_unsafe() {
         }
         for target in &package.targets {
             if !forbids_unsafe(&repository::read(target.src_path.as_std_path())) {
-                broken.push(format!("{} ({})", target.src_path, package.name));
+                let file = target.src_path.strip_prefix(repository::root()).unwrap_or(&target.src_path);
+                broken.push(format!("{file} ({})", package.name));
             }
         }
     }
@@ -55,17 +41,12 @@ fn only_the_listed_crates_use_unsafe() {
 
 #[test]
 fn every_crate_has_the_lints_of_the_workspace() {
-    let manifests = repository::packages()
-        .into_iter()
-        .map(|package| package.manifest_path);
+    let manifests = repository::packages().into_iter().map(|package| package.manifest_path);
     let broken: Vec<_> = manifests
         .filter(|manifest| !inherits_lints(&repository::read(manifest.as_std_path())))
         .map(String::from)
         .collect();
-    assert_none(
-        &broken,
-        "these manifests must have `[lints]` with `workspace = true`:",
-    );
+    assert_none(&broken, "these manifests must have `[lints]` with `workspace = true`:");
 }
 
 #[test]

@@ -54,21 +54,14 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that stands at the moment of its making.
     pub fn new() -> Self {
-        ManualClock {
-            base: Instant::now(),
-            offset_ns: AtomicU64::new(0),
-        }
+        ManualClock { base: Instant::now(), offset_ns: AtomicU64::new(0) }
     }
 
     /// Moves the clock forward, for every thread that shares it.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         // Relaxed: the clock orders nothing but itself.
-        let _ = self
-            .offset_ns
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-                Some(now.saturating_add(by))
-            });
+        let _ = self.offset_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_add(by)));
     }
 }
 

@@ -84,10 +84,7 @@ impl Cpu {
 
     /// Registers with another clock or timeout.
     pub fn builder() -> CpuBuilder {
-        CpuBuilder {
-            timeout: DEFAULT_TIMEOUT,
-            clock: Box::new(SystemClock),
-        }
+        CpuBuilder { timeout: DEFAULT_TIMEOUT, clock: Box::new(SystemClock) }
     }
 
     /// This Cpu's number.
@@ -147,11 +144,7 @@ impl Cpu {
             return None;
         }
         self.nesting.set(nesting + 1);
-        Some(Seat {
-            cpu: self,
-            tail: Tail::new(self.id(), nesting),
-            node: self.context.node(nesting),
-        })
+        Some(Seat { cpu: self, tail: Tail::new(self.id(), nesting), node: self.context.node(nesting) })
     }
 
     #[cfg(test)]
@@ -237,8 +230,6 @@ impl CpuBuilder {
 
 impl fmt::Debug for CpuBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CpuBuilder")
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+        f.debug_struct("CpuBuilder").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }

@@ -33,14 +33,8 @@ pub(crate) fn abba(lock: &RawRqSpinLock, cpu: &Cpu) -> Option<Cycle> {
         let Some(seen) = other.held.sight(lock.id()) else {
             continue;
         };
-        if cpu.held().holds(seen.top)
-            && other.held.still_shows(lock.id(), &seen)
-            && lock.is_locked()
-        {
-            return Some(Cycle::Abba {
-                wanted: seen.top,
-                other: other.id(),
-            });
+        if cpu.held().holds(seen.top) && other.held.still_shows(lock.id(), &seen) && lock.is_locked() {
+            return Some(Cycle::Abba { wanted: seen.top, other: other.id() });
         }
     }
     None

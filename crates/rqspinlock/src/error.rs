@@ -72,9 +72,7 @@ impl fmt::Display for LockError {
                  its queue; the holder is stuck, ended while holding it, or is part of a deadlock \
                  of more than two",
             ),
-            LockError::DeadlinePassed => {
-                f.write_str("the caller's deadline passed before the lock was released")
-            }
+            LockError::DeadlinePassed => f.write_str("the caller's deadline passed before the lock was released"),
         }
     }
 }
@@ -88,9 +86,9 @@ impl fmt::Display for Cycle {
                 "{other} holds the lock and waits for lock {wanted}, which this Cpu holds (ABBA); \
                  release it and try again"
             ),
-            Cycle::Nesting => f.write_str(
-                "this Cpu is already waiting for four locks, one inside of the other (nesting)",
-            ),
+            Cycle::Nesting => {
+                f.write_str("this Cpu is already waiting for four locks, one inside of the other (nesting)")
+            }
         }
     }
 }

@@ -50,10 +50,7 @@ const EMPTY: usize = 0;
 
 impl HeldTable {
     pub(crate) fn new() -> Self {
-        HeldTable {
-            count: AtomicUsize::new(0),
-            entries: std::array::from_fn(|_| AtomicUsize::new(EMPTY)),
-        }
+        HeldTable { count: AtomicUsize::new(0), entries: std::array::from_fn(|_| AtomicUsize::new(EMPTY)) }
     }
 
     // ---- for the owner
@@ -128,11 +125,7 @@ impl HeldTable {
             self.entries[i].store(above, Ordering::Relaxed);
         }
         self.entries[stored - 1].store(EMPTY, Ordering::Relaxed);
-        if position + 1 == count {
-            Removal::InOrder
-        } else {
-            Removal::OutOfOrder
-        }
+        if position + 1 == count { Removal::InOrder } else { Removal::OutOfOrder }
     }
 
     /// Is `lock` below the top, that is, held? Of the owner's own table, whose top is the lock that
@@ -158,11 +151,7 @@ impl HeldTable {
         }
         let top = LockId::from_addr(self.entries[count - 1].load(Ordering::Relaxed));
         let position = self.position(count - 1, lock.addr())?;
-        (top.addr() != EMPTY && top != lock).then_some(Sighting {
-            count,
-            position,
-            top,
-        })
+        (top.addr() != EMPTY && top != lock).then_some(Sighting { count, position, top })
     }
 
     /// Does a second look show the same?
@@ -178,9 +167,7 @@ impl HeldTable {
 
     /// The highest of the first `len` entries that has this value.
     fn position(&self, len: usize, value: usize) -> Option<usize> {
-        self.entries[..len]
-            .iter()
-            .rposition(|entry| entry.load(Ordering::Relaxed) == value)
+        self.entries[..len].iter().rposition(|entry| entry.load(Ordering::Relaxed) == value)
     }
 }
 

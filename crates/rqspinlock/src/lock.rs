@@ -27,19 +27,13 @@ impl RawRqSpinLock {
     /// An unlocked lock.
     #[cfg(not(loom))]
     pub const fn new() -> Self {
-        RawRqSpinLock {
-            word: AtomicWord::new(),
-            head: HeadWitness::new(),
-        }
+        RawRqSpinLock { word: AtomicWord::new(), head: HeadWitness::new() }
     }
 
     /// An unlocked lock.
     #[cfg(loom)]
     pub fn new() -> Self {
-        RawRqSpinLock {
-            word: AtomicWord::new(),
-            head: HeadWitness::new(),
-        }
+        RawRqSpinLock { word: AtomicWord::new(), head: HeadWitness::new() }
     }
 
     /// The identity of this lock, as [`Cycle::Abba`](crate::Cycle::Abba) names it.
@@ -166,19 +160,13 @@ impl<T> RqSpinLock<T> {
     /// An unlocked lock around `value`.
     #[cfg(not(loom))]
     pub const fn new(value: T) -> Self {
-        RqSpinLock {
-            raw: RawRqSpinLock::new(),
-            value: UnsafeCell::new(value),
-        }
+        RqSpinLock { raw: RawRqSpinLock::new(), value: UnsafeCell::new(value) }
     }
 
     /// An unlocked lock around `value`.
     #[cfg(loom)]
     pub fn new(value: T) -> Self {
-        RqSpinLock {
-            raw: RawRqSpinLock::new(),
-            value: UnsafeCell::new(value),
-        }
+        RqSpinLock { raw: RawRqSpinLock::new(), value: UnsafeCell::new(value) }
     }
 
     /// The value. Also of a lock that a panic has left locked.
@@ -205,11 +193,7 @@ impl<T: ?Sized> RqSpinLock<T> {
     /// As [`lock`](Self::lock), and [`LockError::DeadlinePassed`]. Only this caller gives up then:
     /// those behind it in the queue wait on.
     #[inline]
-    pub fn lock_until<'a>(
-        &'a self,
-        cpu: &'a Cpu,
-        deadline: Instant,
-    ) -> Result<Guard<'a, T>, LockError> {
+    pub fn lock_until<'a>(&'a self, cpu: &'a Cpu, deadline: Instant) -> Result<Guard<'a, T>, LockError> {
         self.raw.lock(cpu, Some(deadline))?;
         Ok(Guard::new(self, cpu))
     }
@@ -244,9 +228,7 @@ impl<T: Default> Default for RqSpinLock<T> {
 
 impl<T: ?Sized> fmt::Debug for RqSpinLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RqSpinLock")
-            .field("word", &self.raw.word.peek())
-            .finish_non_exhaustive()
+        f.debug_struct("RqSpinLock").field("word", &self.raw.word.peek()).finish_non_exhaustive()
     }
 }
 
@@ -277,11 +259,7 @@ pub struct Guard<'a, T: ?Sized> {
 impl<'a, T: ?Sized> Guard<'a, T> {
     #[inline]
     fn new(lock: &'a RqSpinLock<T>, cpu: &'a Cpu) -> Self {
-        Guard {
-            lock,
-            cpu,
-            taken_in_panic: std::thread::panicking(),
-        }
+        Guard { lock, cpu, taken_in_panic: std::thread::panicking() }
     }
 }
 

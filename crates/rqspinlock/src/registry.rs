@@ -59,10 +59,7 @@ impl Turn {
 
 impl Node {
     fn new() -> Self {
-        Node {
-            next: AtomicU32::new(Tail::NONE.bits()),
-            flag: AtomicU32::new(Turn::WAITING),
-        }
+        Node { next: AtomicU32::new(Tail::NONE.bits()), flag: AtomicU32::new(Turn::WAITING) }
     }
 
     /// By the owner, before it enters a queue.
@@ -154,9 +151,7 @@ impl Context {
 
     fn claim(&self) -> bool {
         // C1, the Acquire half.
-        self.in_use
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        self.in_use.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -182,10 +177,7 @@ pub(crate) fn registry() -> &'static Registry<CPU_MAX> {
 impl<const N: usize> Registry<N> {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
-        Registry {
-            slots: [const { AtomicPtr::new(std::ptr::null_mut()) }; N],
-            high_water: AtomicUsize::new(0),
-        }
+        Registry { slots: [const { AtomicPtr::new(std::ptr::null_mut()) }; N], high_water: AtomicUsize::new(0) }
     }
 
     #[cfg(loom)]
@@ -205,12 +197,7 @@ impl<const N: usize> Registry<N> {
                     let fresh = Box::into_raw(Box::new(Context::new(CpuId::from_index(index))));
                     // C2, Release: pairs with the Acquire in `context`: who finds the slot filled
                     // finds the context whole. Acquire on failure: somebody else's, likewise.
-                    match slot.compare_exchange(
-                        std::ptr::null_mut(),
-                        fresh,
-                        Ordering::Release,
-                        Ordering::Acquire,
-                    ) {
+                    match slot.compare_exchange(std::ptr::null_mut(), fresh, Ordering::Release, Ordering::Acquire) {
                         Ok(_) => {
                             // Release: pairs with the Acquire in `others`.
                             self.high_water.fetch_max(index + 1, Ordering::Release);
@@ -258,9 +245,7 @@ impl<const N: usize> Registry<N> {
     pub(crate) fn others(&self, than: CpuId) -> impl Iterator<Item = &Context> {
         // A Cpu that registers now and is missed is found by the next check, a millisecond later.
         let high_water = self.high_water.load(Ordering::Acquire);
-        (0..high_water)
-            .filter(move |&index| index != than.index())
-            .filter_map(|index| self.context(index))
+        (0..high_water).filter(move |&index| index != than.index()).filter_map(|index| self.context(index))
     }
 }
 

@@ -46,7 +46,7 @@ use crate::deadlock;
 use crate::error::{Cycle, LockError};
 use crate::lock::RawRqSpinLock;
 use crate::registry::{Node, Turn, registry};
-use crate::sync::{Backoff, Ordering, ROUNDS_BEFORE_CLAIM, SPINS, spin_loop, yield_now};
+use crate::sync::{Backoff, Ordering, ROUNDS_BEFORE_CLAIM, SPINS, end_round, spin_loop};
 use crate::word::{Tail, Word};
 
 /// Between two checks for an ABBA deadlock by the head of a queue.
@@ -55,25 +55,15 @@ const ABBA_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 /// Acquires `lock`, which the fast path has just found taken; `cpu` has pushed it.
 #[cold]
 #[inline(never)]
-pub(crate) fn lock(
-    lock: &RawRqSpinLock,
-    cpu: &Cpu,
-    deadline: Option<Instant>,
-) -> Result<(), LockError> {
-    let waiter = Waiter {
-        lock,
-        cpu,
-        deadline,
-    };
+pub(crate) fn lock(lock: &RawRqSpinLock, cpu: &Cpu, deadline: Option<Instant>) -> Result<(), LockError> {
+    let waiter = Waiter { lock, cpu, deadline };
     waiter.acquire().inspect_err(|error| {
         cpu.held().withdraw();
         match error {
             LockError::Deadlock(Cycle::Aa) => cpu.counters().aa.bump(),
             LockError::Deadlock(Cycle::Abba { .. }) => cpu.counters().abba.bump(),
             // Counted where they are told apart: the one fallback, the flusher and the flushed.
-            LockError::Deadlock(Cycle::Nesting)
-            | LockError::TimedOut
-            | LockError::DeadlinePassed => {}
+            LockError::Deadlock(Cycle::Nesting) | LockError::TimedOut | LockError::DeadlinePassed => {}
         }
     })
 }
@@ -85,9 +75,7 @@ pub(crate) fn try_steal(lock: &RawRqSpinLock, cpu: &Cpu) -> bool {
     let stolen = lock
         .word
         // L2, Acquire: pairs with R1 as L1 does.
-        .change(Ordering::Acquire, |word| {
-            word.may_be_stolen().then(|| word.locked())
-        })
+        .change(Ordering::Acquire, |word| word.may_be_stolen().then(|| word.locked()))
         .is_ok();
     if stolen {
         cpu.counters().stolen.bump();
@@ -123,11 +111,7 @@ impl Waiter<'_> {
         }
         let Some(seat) = self.cpu.seat() else {
             self.cpu.counters().trylock_fallback.bump();
-            return if try_steal(self.lock, self.cpu) {
-                Ok(())
-            } else {
-                Err(LockError::Deadlock(Cycle::Nesting))
-            };
+            return if try_steal(self.lock, self.cpu) { Ok(()) } else { Err(LockError::Deadlock(Cycle::Nesting)) };
         };
         seat.node.reset();
         if try_steal(self.lock, self.cpu) {
@@ -217,9 +201,8 @@ impl Waiter<'_> {
         for _ in 0..SPINS {
             // L3, Acquire: pairs with R1 as L1 does. And Q1: we leave the queue, and the tail may be
             // another's by now.
-            let claimed = self.lock.word.change(Ordering::AcqRel, |word| {
-                (!word.is_locked()).then(|| word.claimed_by(seat.tail))
-            });
+            let claimed =
+                self.lock.word.change(Ordering::AcqRel, |word| (!word.is_locked()).then(|| word.claimed_by(seat.tail)));
             if let Ok(before) = claimed {
                 self.hand_on(seat, before.tail());
                 return true;
@@ -234,7 +217,7 @@ impl Waiter<'_> {
         if rounds == 1 {
             self.cpu.counters().parked.bump();
         }
-        yield_now();
+        end_round(rounds);
     }
 
     /// LEAVE: only we give up; whoever is behind us becomes head.
@@ -266,9 +249,8 @@ impl Waiter<'_> {
         self.lock.head.touch();
         // Q1. From here on newcomers form a queue of their own, with a head and a timeout of its own;
         // the one that we cut off ends with `last`, and nobody can join it any more.
-        let Ok(before) = self.lock.word.change(Ordering::AcqRel, |word| {
-            word.is_locked().then(|| word.flushed())
-        }) else {
+        let Ok(before) = self.lock.word.change(Ordering::AcqRel, |word| word.is_locked().then(|| word.flushed()))
+        else {
             return false;
         };
         let last = before.tail();
@@ -276,9 +258,7 @@ impl Waiter<'_> {
         while at != last {
             // `at` is our own node in the first turn; after that a node that waits to be told, and
             // its link is read before it is told: then the node is its owner's again.
-            let node = registry()
-                .node(at)
-                .expect("only the last node has no successor");
+            let node = registry().node(at).expect("only the last node has no successor");
             let next = node.successor();
             if at != seat.tail {
                 node.tell(Turn::Flushed);

@@ -6,9 +6,7 @@
 #[cfg(not(loom))]
 mod real {
     pub(crate) use std::hint::spin_loop;
-    pub(crate) use std::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence,
-    };
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
     pub(crate) use std::thread::yield_now;
 
     use std::time::Duration;
@@ -27,12 +25,14 @@ mod real {
     pub(crate) const CPU_MAX: usize = 16_383;
 
     /// Sleeps for a moment: for a thread that has yielded often and still sees no progress.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "between looks at a value: its writer needs this processor"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "between looks at a value: its writer needs this processor")]
     pub(crate) fn doze() {
         std::thread::sleep(Duration::from_micros(50));
+    }
+
+    /// The end of a round of the head: the processor goes to somebody else.
+    pub(crate) fn end_round(_round: u32) {
+        yield_now();
     }
 
     /// Nothing: only the models watch who is head.
@@ -51,10 +51,7 @@ mod real {
 
 #[cfg(loom)]
 mod model {
-    pub(crate) use loom::hint::spin_loop;
-    pub(crate) use loom::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence,
-    };
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
     pub(crate) use loom::thread::yield_now;
 
     // Every repetition of the same test multiplies the schedules and adds no new one.
@@ -63,8 +60,21 @@ mod model {
     pub(crate) const HELD_MAX: usize = 3;
     pub(crate) const CPU_MAX: usize = 4;
 
+    /// Nothing: the loops that call it are bounded, and a thread that yields to loom runs again
+    /// only after another one has made a step, which would keep a waiter from getting anywhere
+    /// while the holder does nothing.
+    pub(crate) fn spin_loop() {}
+
     pub(crate) fn doze() {
         yield_now();
+    }
+
+    /// The head's loop is not bounded, so it has to yield, but not before it has had the rounds in
+    /// which it claims and looks at the clock.
+    pub(crate) fn end_round(round: u32) {
+        if round.is_multiple_of(3) {
+            yield_now();
+        }
     }
 
     /// A cell that only the head of the queue may touch.
@@ -104,10 +114,7 @@ impl Backoff {
     const YIELDS: u32 = 64;
 
     pub(crate) fn new() -> Self {
-        Backoff {
-            spins: 0,
-            yields: 0,
-        }
+        Backoff { spins: 0, yields: 0 }
     }
 
     /// One step of waiting; true if it gave the processor away.

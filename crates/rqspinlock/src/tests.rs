@@ -1,8 +1,18 @@
 //! The lock as a whole: the case table by name, stress, and the models of loom.
 
+use crate::RawRqSpinLock;
+use crate::word::Word;
+
 #[cfg(not(loom))]
 mod cases;
 #[cfg(not(loom))]
 mod harness;
+#[cfg(loom)]
+mod loom;
 #[cfg(not(loom))]
 mod stress;
+
+/// Nobody holds the lock, nobody waits, and nothing is left in its word.
+fn assert_at_rest(lock: &RawRqSpinLock) {
+    assert_eq!(lock.word.peek(), Word::UNLOCKED);
+}

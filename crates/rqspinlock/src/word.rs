@@ -119,11 +119,7 @@ impl Word {
     /// The head `me` leaves the queue: (me, *, l) -> (0, 0, l), (other, *, l) -> (other, 0, l)
     pub(crate) fn left_by(self, me: Tail) -> Word {
         let word = Word(self.0 & !PENDING);
-        if word.tail() == me {
-            word.queued(Tail::NONE)
-        } else {
-            word
-        }
+        if word.tail() == me { word.queued(Tail::NONE) } else { word }
     }
 
     /// The head `me` takes the lock: leaves the queue and locks in one.
@@ -199,17 +195,10 @@ impl AtomicWord {
     /// A thief, an unlock or the parked bit makes it try again and nothing else does: the other
     /// fields change only through the caller or through newcomers, who come once each.
     #[inline]
-    pub(crate) fn change(
-        &self,
-        order: Ordering,
-        transition: impl Fn(Word) -> Option<Word>,
-    ) -> Result<Word, Word> {
+    pub(crate) fn change(&self, order: Ordering, transition: impl Fn(Word) -> Option<Word>) -> Result<Word, Word> {
         let mut seen = self.peek();
         while let Some(next) = transition(seen) {
-            match self
-                .0
-                .compare_exchange_weak(seen.0, next.0, order, Ordering::Relaxed)
-            {
+            match self.0.compare_exchange_weak(seen.0, next.0, order, Ordering::Relaxed) {
                 Ok(_) => return Ok(seen),
                 Err(now) => seen = Word(now),
             }

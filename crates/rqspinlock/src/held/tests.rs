@@ -35,12 +35,7 @@ fn last_in_first_out_leaves_nothing() {
         assert_eq!(unlock(&table, n), Removal::InOrder);
     }
     assert_eq!(table.count(), 0);
-    assert!(
-        table
-            .entries
-            .iter()
-            .all(|e| e.load(Ordering::Relaxed) == EMPTY)
-    );
+    assert!(table.entries.iter().all(|e| e.load(Ordering::Relaxed) == EMPTY));
 }
 
 #[test]
@@ -65,12 +60,7 @@ fn past_the_end_only_the_count_moves() {
         assert_eq!(unlock(&table, n), Removal::InOrder);
         assert_eq!(table.count(), n);
     }
-    assert!(
-        table
-            .entries
-            .iter()
-            .all(|e| e.load(Ordering::Relaxed) == EMPTY)
-    );
+    assert!(table.entries.iter().all(|e| e.load(Ordering::Relaxed) == EMPTY));
 }
 
 #[test]
@@ -91,12 +81,7 @@ fn another_order_past_the_end_stays_consistent() {
         assert_eq!(unlock(&table, n), Removal::InOrder);
     }
     assert_eq!(table.count(), 0);
-    assert!(
-        table
-            .entries
-            .iter()
-            .all(|e| e.load(Ordering::Relaxed) == EMPTY)
-    );
+    assert!(table.entries.iter().all(|e| e.load(Ordering::Relaxed) == EMPTY));
 }
 
 #[test]
@@ -135,10 +120,7 @@ fn a_reader_sees_who_holds_and_what_it_may_wait_for() {
     table.push(id(8));
     assert!(!table.still_shows(id(1), &seen), "the top is another");
     assert!(with(0..1).sight(id(0)).is_none(), "one lock is no cycle");
-    assert!(
-        with(0..HELD_MAX + 1).sight(id(0)).is_none(),
-        "too many to know the top"
-    );
+    assert!(with(0..HELD_MAX + 1).sight(id(0)).is_none(), "too many to know the top");
 }
 
 /// Random acquisitions and releases against a plain list of what is held.

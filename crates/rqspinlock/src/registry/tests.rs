@@ -54,10 +54,7 @@ fn threads_that_register_at_once_get_different_indices() {
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("registers"))
-            .collect()
+        threads.into_iter().map(|thread| thread.join().expect("registers")).collect()
     });
     indices.sort_unstable();
     assert_eq!(indices, (0..8).collect::<Vec<_>>());

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::harness::{assert_at_rest, watchdog};
+use super::assert_at_rest;
+use super::harness::watchdog;
 use crate::{Cpu, Cycle, LockError, ManualClock, RqSpinLock};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -12,10 +13,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[test]
 fn aa() {
     watchdog("aa", LIMIT, || {
-        let cpu = Cpu::builder()
-            .clock(Arc::new(ManualClock::new()))
-            .register()
-            .unwrap();
+        let cpu = Cpu::builder().clock(Arc::new(ManualClock::new())).register().unwrap();
         let lock = RqSpinLock::new(7);
         let guard = lock.lock(&cpu).unwrap();
         assert_eq!(lock.lock(&cpu).unwrap_err(), LockError::Deadlock(Cycle::Aa));

@@ -4,23 +4,16 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::lock::RawRqSpinLock;
-
 /// Runs a case on a thread of its own; ends the process, with the case's name, if it hangs.
 ///
 /// A thread that spins for ever cannot be ended in any other way.
-pub(super) fn watchdog<R: Send + 'static>(
-    case: &str,
-    limit: Duration,
-    body: impl FnOnce() -> R + Send + 'static,
-) -> R {
+pub(super) fn watchdog<R: Send + 'static>(case: &str, limit: Duration, body: impl FnOnce() -> R + Send + 'static) -> R {
     let (done, result) = mpsc::channel();
     let thread = thread::Builder::new()
         .name(case.to_owned())
         .spawn(move || {
             let value = body();
-            done.send(())
-                .expect("the watchdog listens until it is told");
+            done.send(()).expect("the watchdog listens until it is told");
             value
         })
         .expect("a thread can be started");
@@ -38,15 +31,7 @@ pub(super) fn watchdog<R: Send + 'static>(
 pub(super) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "waited in vain until {what}"
-        );
+        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain until {what}");
         thread::yield_now();
     }
-}
-
-/// Nobody holds the lock, nobody waits, and nothing is left in its word.
-pub(super) fn assert_at_rest(lock: &RawRqSpinLock) {
-    assert_eq!(lock.word.peek(), crate::word::Word::UNLOCKED);
 }

@@ -5,16 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::harness::{assert_at_rest, watchdog};
+use super::assert_at_rest;
+use super::harness::watchdog;
 use crate::{Cpu, Events, LockError, RqSpinLock};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Keeps a lock as a holder does that the system has taken the processor from.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a holder that is not running is what is tested"
-)]
+#[expect(clippy::disallowed_methods, reason = "a holder that is not running is what is tested")]
 fn preempted_for(time: Duration) {
     thread::sleep(time);
 }
@@ -41,10 +39,8 @@ fn stress(threads: u64, time: Duration) {
         thread::yield_now();
     }
     stop.store(true, Ordering::Relaxed);
-    let outcomes: Vec<Outcome> = workers
-        .into_iter()
-        .map(|worker| worker.join().expect("a worker does not panic"))
-        .collect();
+    let outcomes: Vec<Outcome> =
+        workers.into_iter().map(|worker| worker.join().expect("a worker does not panic")).collect();
 
     assert_at_rest(lock.raw());
     let updates: u64 = outcomes.iter().map(|outcome| outcome.updates).sum();
@@ -54,10 +50,7 @@ fn stress(threads: u64, time: Duration) {
     println!("{threads} threads: {updates} updates, longest wait {longest:?}, {events:?}");
     let lock = Arc::into_inner(lock).expect("all workers have ended");
     assert_eq!(lock.into_inner(), (updates, updates));
-    assert!(
-        outcomes.iter().all(|outcome| outcome.updates > 0),
-        "a thread starved"
-    );
+    assert!(outcomes.iter().all(|outcome| outcome.updates > 0), "a thread starved");
     assert_eq!(events.acquisitions(), updates);
     assert_eq!(events.timeouts + events.flushed, timeouts);
     assert_eq!(events.queued, events.claimed + timeouts);
@@ -87,21 +80,14 @@ fn worker(n: u64, lock: &RqSpinLock<(u64, u64)>, stop: &AtomicBool) -> Outcome {
         }
     }
     assert!(cpu.is_idle());
-    Outcome {
-        updates,
-        timeouts,
-        longest_wait,
-        events: cpu.events().snapshot(),
-    }
+    Outcome { updates, timeouts, longest_wait, events: cpu.events().snapshot() }
 }
 
 /// One at a time: together they would measure each other.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn run(threads: u64) {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     watchdog(&format!("stress_{threads}"), LIMIT, move || {
         stress(threads, Duration::from_secs(1));
     });

@@ -66,8 +66,5 @@ fn a_change_gives_back_the_word_it_was_applied_to() {
     let queued = |word: Word| Some(word.queued(tail(1, 0)));
     assert_eq!(atomic.change(Ordering::AcqRel, queued), Ok(Word::HELD));
     assert_eq!(atomic.peek(), Word::HELD.queued(tail(1, 0)));
-    assert_eq!(
-        atomic.change(Ordering::AcqRel, |_| None),
-        Err(Word::HELD.queued(tail(1, 0)))
-    );
+    assert_eq!(atomic.change(Ordering::AcqRel, |_| None), Err(Word::HELD.queued(tail(1, 0))));
 }

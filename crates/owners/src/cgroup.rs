@@ -28,10 +28,7 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 const MAX_NAME: usize = 255;
 const MAX_PATH: usize = 4095;
 
-const PATH_ONLY: OFlags = OFlags::PATH
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The mounted v2 hierarchy.
 #[derive(Debug)]
@@ -90,9 +87,7 @@ pub fn own_cpu_quota() -> Option<f64> {
     let relative = hierarchy.relative(path).ok()?;
     relative
         .ancestors()
-        .filter_map(|cgroup| {
-            fs::read_to_string(hierarchy.mount_point.join(cgroup).join("cpu.max")).ok()
-        })
+        .filter_map(|cgroup| fs::read_to_string(hierarchy.mount_point.join(cgroup).join("cpu.max")).ok())
         .filter_map(|text| parse_cpu_max(&text))
         .min_by(f64::total_cmp)
 }
@@ -107,41 +102,23 @@ fn parse_cpu_max(text: &str) -> Option<f64> {
 impl Hierarchy {
     /// Opens the hierarchy mounted at `mount_point`, which shows the cgroup `shown` as its root.
     fn open(mount_point: &Path, shown: &Path, v1_mounts: Vec<PathBuf>) -> io::Result<Self> {
-        let root = openat(CWD, mount_point, PATH_ONLY, Mode::empty())?;
+        // Not O_PATH: open_by_handle_at(2) does not take such a one.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, mount_point, flags, Mode::empty())?;
         if fstatfs(&root)?.f_type as u64 != CGROUP2_MAGIC {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{mount_point:?} is not a cgroup2 mount"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{mount_point:?} is not a cgroup2 mount")));
         }
         let device = fstat(&root)?.st_dev;
         // "/..": the mount shows more than our cgroup namespace. Paths are then taken as seen from the mount's root.
-        let shown = if shown.starts_with("/..") {
-            PathBuf::from("/")
-        } else {
-            shown.to_owned()
-        };
-        Ok(Self {
-            mount_point: mount_point.to_owned(),
-            shown,
-            root,
-            device,
-            v1_mounts,
-        })
+        let shown = if shown.starts_with("/..") { PathBuf::from("/") } else { shown.to_owned() };
+        Ok(Self { mount_point: mount_point.to_owned(), shown, root, device, v1_mounts })
     }
 
     /// Opens a hierarchy at a place that the caller knows.
     pub(crate) fn at(mount_point: &Path) -> io::Result<Self> {
         let mounts = mountinfo::parse(&fs::read("/proc/self/mountinfo")?);
-        let shown = mounts
-            .v2
-            .iter()
-            .rfind(|mount| mount.mount_point == mount_point);
-        Self::open(
-            mount_point,
-            shown.map_or(Path::new("/"), |mount| &mount.root),
-            mounts.v1,
-        )
+        let shown = mounts.v2.iter().rfind(|mount| mount.mount_point == mount_point);
+        Self::open(mount_point, shown.map_or(Path::new("/"), |mount| &mount.root), mounts.v1)
     }
 
     /// Where it is mounted.
@@ -153,10 +130,7 @@ impl Hierarchy {
     pub(crate) fn relative(&self, path: &str) -> Result<PathBuf, OwnerError> {
         let invalid = |problem: String| Err(OwnerError::invalid("cgroup.path", problem));
         if path.len() > MAX_PATH {
-            return invalid(format!(
-                "{} bytes long: at most {MAX_PATH} are possible",
-                path.len()
-            ));
+            return invalid(format!("{} bytes long: at most {MAX_PATH} are possible", path.len()));
         }
         if path.contains('\0') {
             return invalid("contains a NUL byte".to_owned());
@@ -172,10 +146,7 @@ impl Hierarchy {
                 return invalid(format!("{path:?} contains {part:?}: expected a plain path"));
             }
             if part.len() > MAX_NAME {
-                return invalid(format!(
-                    "a name of {} bytes: at most {MAX_NAME} are possible",
-                    part.len()
-                ));
+                return invalid(format!("a name of {} bytes: at most {MAX_NAME} are possible", part.len()));
             }
         }
         // Component by component, so that doubled and trailing slashes go away.
@@ -184,10 +155,7 @@ impl Hierarchy {
             return Ok(plain(below));
         }
         if let Some(mount) = self.v1_mounts.iter().find(|mount| path.starts_with(mount)) {
-            return Err(OwnerError::V1Cgroup {
-                path: path.display().to_string(),
-                mount: mount.display().to_string(),
-            });
+            return Err(OwnerError::V1Cgroup { path: path.display().to_string(), mount: mount.display().to_string() });
         }
         match path.strip_prefix(&self.shown) {
             Ok(below) => Ok(plain(below)),
@@ -200,9 +168,7 @@ impl Hierarchy {
 
     /// The path as after `0::`, of one relative to the mount.
     pub(crate) fn display(&self, relative: &Path) -> String {
-        plain_absolute(&self.shown.join(relative))
-            .display()
-            .to_string()
+        plain_absolute(&self.shown.join(relative)).display().to_string()
     }
 
     /// What is at a path now: one stat(2). Without `..` and with the device compared, whatever it finds is a cgroup of
@@ -217,10 +183,7 @@ impl Hierarchy {
             };
         }
         match statat(&self.root, relative, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat)
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-                    && stat.st_dev == self.device =>
-            {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_dev == self.device => {
                 Ok(Entry::Cgroup(stat.st_ino))
             }
             Ok(_) => Ok(Entry::Other),
@@ -235,11 +198,9 @@ impl Hierarchy {
         let Some(above) = relative.parent() else {
             return Ok(None);
         };
-        let mut directory =
-            openat(&self.root, ".", PATH_ONLY, Mode::empty()).map_err(open_error)?;
+        let mut directory = openat(&self.root, ".", PATH_ONLY, Mode::empty()).map_err(open_error)?;
         for component in above.components() {
-            directory = openat(&directory, component.as_os_str(), PATH_ONLY, Mode::empty())
-                .map_err(open_error)?;
+            directory = openat(&directory, component.as_os_str(), PATH_ONLY, Mode::empty()).map_err(open_error)?;
             if fstat(&directory).map_err(open_error)?.st_dev != self.device {
                 return Err(OwnerError::invalid(
                     "cgroup.path",
@@ -262,18 +223,13 @@ impl Hierarchy {
             )),
             errno => open_error(errno),
         })?;
-        let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).map_err(
-            |source| OwnerError::Io {
-                doing: "reading a cgroup's path",
-                source,
-            },
-        )?;
+        let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+            .map_err(|source| OwnerError::Io { doing: "reading a cgroup's path", source })?;
         match path.strip_prefix(&self.mount_point) {
             Ok(below) => Ok(plain(below)),
-            Err(_) => Err(OwnerError::not_found(format!(
-                "cgroup {id} is outside of what {:?} shows",
-                self.mount_point
-            ))),
+            Err(_) => {
+                Err(OwnerError::not_found(format!("cgroup {id} is outside of what {:?} shows", self.mount_point)))
+            }
         }
     }
 }
@@ -283,21 +239,16 @@ fn open_error(errno: Errno) -> OwnerError {
         Errno::NOENT | Errno::NOTDIR | Errno::NODEV => {
             OwnerError::not_found("a part of the cgroup's path is not there (any more)")
         }
-        Errno::ACCESS | Errno::PERM => OwnerError::Denied {
-            problem: "not allowed to look at this cgroup".to_owned(),
-        },
-        Errno::MFILE | Errno::NFILE => OwnerError::Limit {
-            limit: crate::system::descriptor_limit(),
-            what: "open descriptors",
-        },
+        Errno::ACCESS | Errno::PERM => OwnerError::Denied { problem: "not allowed to look at this cgroup".to_owned() },
+        Errno::MFILE | Errno::NFILE => {
+            OwnerError::Limit { limit: crate::system::descriptor_limit(), what: "open descriptors" }
+        }
         errno => OwnerError::io("opening a cgroup", errno),
     }
 }
 
 fn plain(path: &Path) -> PathBuf {
-    path.components()
-        .filter(|component| matches!(component, Component::Normal(_)))
-        .collect()
+    path.components().filter(|component| matches!(component, Component::Normal(_))).collect()
 }
 
 fn plain_absolute(path: &Path) -> PathBuf {

@@ -38,9 +38,7 @@ pub enum OwnerError {
     },
 
     /// A simulated owner was named, but this registry does not allow them.
-    #[error(
-        "simulated owners are off: start the server with --allow-simulated-owners, or name a task or a cgroup"
-    )]
+    #[error("simulated owners are off: start the server with --allow-simulated-owners, or name a task or a cgroup")]
     SimulatedOff,
 
     /// The reference itself is malformed.
@@ -53,9 +51,7 @@ pub enum OwnerError {
     },
 
     /// The path belongs to a cgroup v1 hierarchy, which has no owners.
-    #[error(
-        "cgroup.path: {path:?} is under the cgroup v1 mount {mount:?}: only cgroup v2 directories are owners"
-    )]
+    #[error("cgroup.path: {path:?} is under the cgroup v1 mount {mount:?}: only cgroup v2 directories are owners")]
     V1Cgroup {
         /// The path as given.
         path: String,
@@ -89,23 +85,15 @@ pub enum OwnerError {
 
 impl OwnerError {
     pub(crate) fn not_found(problem: impl Into<String>) -> Self {
-        Self::NotFound {
-            problem: problem.into(),
-        }
+        Self::NotFound { problem: problem.into() }
     }
 
     pub(crate) fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
-        Self::Invalid {
-            field,
-            problem: problem.into(),
-        }
+        Self::Invalid { field, problem: problem.into() }
     }
 
     pub(crate) fn io(doing: &'static str, source: rustix::io::Errno) -> Self {
-        Self::Io {
-            doing,
-            source: source.into(),
-        }
+        Self::Io { doing, source: source.into() }
     }
 }
 
@@ -121,9 +109,6 @@ pub struct StartError {
 
 impl StartError {
     pub(crate) fn new(doing: &'static str, source: impl Into<io::Error>) -> Self {
-        Self {
-            doing,
-            source: source.into(),
-        }
+        Self { doing, source: source.into() }
     }
 }

@@ -10,7 +10,8 @@
 //! A pidfd stays readable, so none is missed however late it is added; it is one-shot, so it is reported once. An
 //! inotify event is a hint only: the directory is looked at before anything is delivered, since another one may have
 //! the name already. Registration holds the index' mutex from before the watch is armed until the owner is in the
-//! index, and this thread takes it to find out whom an event is about, so no event can arrive too early to be understood.
+//! index, and this thread takes it to find out whom an event is about, so no event can arrive too early to be
+//! understood.
 
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
@@ -50,23 +51,16 @@ pub(crate) struct Watches {
 
 impl Watches {
     pub(crate) fn new() -> Result<Self, StartError> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
-            .map_err(|e| StartError::new("epoll_create1", e))?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| StartError::new("epoll_create1", e))?;
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
             .map_err(|e| StartError::new("inotify_init1 (see fs.inotify.max_user_instances)", e))?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|e| StartError::new("eventfd", e))?;
+        let stop =
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| StartError::new("eventfd", e))?;
         for (fd, word) in [(&inotify, INOTIFY), (&stop, STOP)] {
             epoll::add(&epoll, fd, EventData::new_u64(word), EventFlags::IN)
                 .map_err(|e| StartError::new("epoll_ctl", e))?;
         }
-        Ok(Self {
-            epoll,
-            inotify,
-            stop,
-            overflows: AtomicU64::new(0),
-            rescans: AtomicU64::new(0),
-        })
+        Ok(Self { epoll, inotify, stop, overflows: AtomicU64::new(0), rescans: AtomicU64::new(0) })
     }
 
     /// Tells the thread to end.
@@ -76,19 +70,14 @@ impl Watches {
     }
 
     pub(crate) fn add_task(&self, pidfd: impl AsFd, id: OwnerId) -> Result<(), OwnerError> {
-        epoll::add(
-            &self.epoll,
-            pidfd,
-            EventData::new_u64(id.0),
-            EventFlags::IN | EventFlags::ONESHOT,
+        epoll::add(&self.epoll, pidfd, EventData::new_u64(id.0), EventFlags::IN | EventFlags::ONESHOT).map_err(
+            |errno| match errno {
+                Errno::NOSPC => {
+                    watch_limit("epoll watches (fs.epoll.max_user_watches)", "/proc/sys/fs/epoll/max_user_watches")
+                }
+                errno => OwnerError::io("watching a task", errno),
+            },
         )
-        .map_err(|errno| match errno {
-            Errno::NOSPC => watch_limit(
-                "epoll watches (fs.epoll.max_user_watches)",
-                "/proc/sys/fs/epoll/max_user_watches",
-            ),
-            errno => OwnerError::io("watching a task", errno),
-        })
     }
 
     pub(crate) fn remove_task(&self, pidfd: impl AsFd) {
@@ -100,13 +89,12 @@ impl Watches {
     pub(crate) fn add_parent(&self, parent: &Parent) -> Result<i32, OwnerError> {
         let flags = WatchFlags::DELETE | WatchFlags::ONLYDIR;
         inotify::add_watch(&self.inotify, parent.path(), flags).map_err(|errno| match errno {
-            Errno::NOSPC => watch_limit(
-                "inotify watches (fs.inotify.max_user_watches)",
-                "/proc/sys/fs/inotify/max_user_watches",
-            ),
-            Errno::ACCESS | Errno::PERM => OwnerError::Denied {
-                problem: "not allowed to watch the directory above this cgroup".to_owned(),
-            },
+            Errno::NOSPC => {
+                watch_limit("inotify watches (fs.inotify.max_user_watches)", "/proc/sys/fs/inotify/max_user_watches")
+            }
+            Errno::ACCESS | Errno::PERM => {
+                OwnerError::Denied { problem: "not allowed to watch the directory above this cgroup".to_owned() }
+            }
             errno => OwnerError::io("watching the directory above a cgroup", errno),
         })
     }
@@ -118,13 +106,8 @@ impl Watches {
 }
 
 fn watch_limit(what: &'static str, sysctl: &str) -> OwnerError {
-    let limit = std::fs::read_to_string(sysctl)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
-    OwnerError::Limit {
-        limit: limit.unwrap_or(0),
-        what,
-    }
+    let limit = std::fs::read_to_string(sysctl).ok().and_then(|text| text.trim().parse().ok());
+    OwnerError::Limit { limit: limit.unwrap_or(0), what }
 }
 
 /// The thread's whole life.
@@ -168,9 +151,7 @@ fn removals<A>(shared: &Shared<A>, on_exit: &dyn Fn(Arc<Owner<A>>)) {
                 shared.lock_index().all_watched()
             }
             Ok(event) => match event.file_name() {
-                Some(name) => shared
-                    .lock_index()
-                    .watched_at(event.wd(), OsStr::from_bytes(name.to_bytes())),
+                Some(name) => shared.lock_index().watched_at(event.wd(), OsStr::from_bytes(name.to_bytes())),
                 None => Vec::new(),
             },
             Err(Errno::AGAIN) => return,

@@ -1,5 +1,5 @@
-//! What the registry keeps under one mutex: the owners in order, the bounds, and which directory watch stands for
-//! which cgroups. Pure bookkeeping; system calls are the callers'.
+//! What the registry keeps under one mutex: the owners in order, the bounds, and which directory watch stands for which
+//! cgroups. Pure bookkeeping; system calls are the callers'.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -31,20 +31,14 @@ pub(crate) struct Index<A> {
     by_kind: ByKind,
     /// Simulated owners that a running `create_simulated` may still add.
     promised: usize,
-    /// inotify watch, then the name of the cgroup's directory. Two owners share a name when a directory was removed
-    /// and made again before the first one's exit was handled.
+    /// inotify watch, then the name of the cgroup's directory. Two owners share a name when a directory was removed and
+    /// made again before the first one's exit was handled.
     watched: HashMap<i32, HashMap<OsString, Vec<OwnerId>>>,
 }
 
 impl<A> Index<A> {
     pub(crate) fn new() -> Self {
-        Self {
-            last_id: 0,
-            ordered: BTreeMap::new(),
-            by_kind: ByKind::default(),
-            promised: 0,
-            watched: HashMap::new(),
-        }
+        Self { last_id: 0, ordered: BTreeMap::new(), by_kind: ByKind::default(), promised: 0, watched: HashMap::new() }
     }
 
     /// An id that no owner has had. It is lost when its owner does not come to be.
@@ -55,24 +49,15 @@ impl<A> Index<A> {
 
     /// Whether `more` owners may come.
     pub(crate) fn check_room(&self, more: usize, max_owners: usize) -> Result<(), OwnerError> {
-        let room = max_owners
-            .saturating_sub(self.ordered.len())
-            .saturating_sub(self.promised);
+        let room = max_owners.saturating_sub(self.ordered.len()).saturating_sub(self.promised);
         if more > room {
-            return Err(OwnerError::Limit {
-                limit: max_owners as u64,
-                what: "owners",
-            });
+            return Err(OwnerError::Limit { limit: max_owners as u64, what: "owners" });
         }
         Ok(())
     }
 
     /// Keeps room for owners that come in several steps.
-    pub(crate) fn reserve_room(
-        &mut self,
-        count: usize,
-        max_owners: usize,
-    ) -> Result<(), OwnerError> {
+    pub(crate) fn reserve_room(&mut self, count: usize, max_owners: usize) -> Result<(), OwnerError> {
         self.check_room(count, max_owners)?;
         self.promised += count;
         Ok(())
@@ -105,11 +90,7 @@ impl<A> Index<A> {
         let Some(first) = id.0.checked_add(1) else {
             return Vec::new();
         };
-        self.ordered
-            .range(OwnerId(first)..)
-            .take(limit)
-            .map(|(_, owner)| Arc::clone(owner))
-            .collect()
+        self.ordered.range(OwnerId(first)..).take(limit).map(|(_, owner)| Arc::clone(owner)).collect()
     }
 
     pub(crate) fn by_kind(&self) -> ByKind {
@@ -121,12 +102,7 @@ impl<A> Index<A> {
     }
 
     pub(crate) fn watch(&mut self, watch: i32, name: &OsStr, id: OwnerId) {
-        self.watched
-            .entry(watch)
-            .or_default()
-            .entry(name.to_owned())
-            .or_default()
-            .push(id);
+        self.watched.entry(watch).or_default().entry(name.to_owned()).or_default().push(id);
     }
 
     pub(crate) fn is_watched(&self, watch: i32) -> bool {
@@ -154,18 +130,12 @@ impl<A> Index<A> {
     /// Whom a removal event may concern.
     pub(crate) fn watched_at(&self, watch: i32, name: &OsStr) -> Vec<Arc<Owner<A>>> {
         let ids = self.watched.get(&watch).and_then(|names| names.get(name));
-        ids.into_iter()
-            .flatten()
-            .filter_map(|id| self.get(*id))
-            .collect()
+        ids.into_iter().flatten().filter_map(|id| self.get(*id)).collect()
     }
 
     /// Whom lost events may concern.
     pub(crate) fn all_watched(&self) -> Vec<Arc<Owner<A>>> {
-        let ids = self
-            .watched
-            .values()
-            .flat_map(|names| names.values().flatten());
+        let ids = self.watched.values().flat_map(|names| names.values().flatten());
         ids.filter_map(|id| self.get(*id)).collect()
     }
 }

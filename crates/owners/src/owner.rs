@@ -45,8 +45,8 @@ pub enum Identity {
     Task {
         /// Its pid or tid in our pid namespace; 0 where it is not visible there (a peer from a sibling namespace).
         pid: i32,
-        /// When it started, in clock ticks (1/100 s) since boot, as field 22 of `/proc/PID/stat`; 0 where that
-        /// cannot be read.
+        /// When it started, in clock ticks (1/100 s) since boot, as field 22 of `/proc/PID/stat`; 0 where that cannot
+        /// be read.
         start_time_ticks: u64,
         /// The inode number of its pidfd, which is its identity where the kernel has pidfs (Linux 6.9).
         pidfd_inode: Option<u64>,
@@ -84,12 +84,8 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Task { pid: 0, .. } => write!(f, "task outside our pid namespace"),
-            Self::Task {
-                pid, thread: false, ..
-            } => write!(f, "task {pid}"),
-            Self::Task {
-                pid, thread: true, ..
-            } => write!(f, "task {pid} (a thread)"),
+            Self::Task { pid, thread: false, .. } => write!(f, "task {pid}"),
+            Self::Task { pid, thread: true, .. } => write!(f, "task {pid} (a thread)"),
             Self::Cgroup { id, path } => write!(f, "cgroup {path:?} (id {id})"),
             Self::Simulated { kind, id } => write!(f, "simulated {kind} {id}"),
         }
@@ -161,10 +157,7 @@ impl HeldPidfd {
     pub(crate) fn new(fd: OwnedFd, count: &Arc<DescriptorCount>) -> Self {
         // Relaxed: see `DescriptorCount::get`.
         count.0.fetch_add(1, Ordering::Relaxed);
-        Self {
-            fd,
-            count: Arc::clone(count),
-        }
+        Self { fd, count: Arc::clone(count) }
     }
 
     pub(crate) fn fd(&self) -> &OwnedFd {
@@ -205,13 +198,7 @@ pub struct Owner<A> {
 
 impl<A> Owner<A> {
     pub(crate) fn new(id: OwnerId, identity: Identity, life: Life, attachment: A) -> Self {
-        Self {
-            id,
-            identity,
-            life,
-            exited: AtomicBool::new(false),
-            attachment,
-        }
+        Self { id, identity, life, exited: AtomicBool::new(false), attachment }
     }
 
     /// The registry's number for this owner.
@@ -234,11 +221,11 @@ impl<A> Owner<A> {
         &self.attachment
     }
 
-    /// Whether the owner is gone, asked of the kernel now: one poll(2) of the pidfd, or one stat(2) of the
-    /// directory. Once true it stays true. A zombie is gone.
+    /// Whether the owner is gone, asked of the kernel now: one poll(2) of the pidfd, or one stat(2) of the directory.
+    /// Once true it stays true. A zombie is gone.
     ///
-    /// Ask *after* reading a value that a reusable name led to: "still there" then means that the name was this
-    /// owner's all the time in between.
+    /// Ask *after* reading a value that a reusable name led to: "still there" then means that the name was this owner's
+    /// all the time in between.
     pub fn has_exited(&self) -> bool {
         // ORDERING exited.read: Acquire, partner is exited.set. For a simulated owner the flag is the only sign, and
         // whoever sees it also sees what was done before the removal. For the others it saves a system call.
@@ -248,9 +235,7 @@ impl<A> Owner<A> {
     fn is_gone(&self) -> bool {
         match &self.life {
             Life::Task(pidfd) => task::has_exited(pidfd.fd()),
-            Life::Cgroup {
-                hierarchy, path, ..
-            } => match hierarchy.entry(path) {
+            Life::Cgroup { hierarchy, path, .. } => match hierarchy.entry(path) {
                 Ok(Entry::Cgroup(inode)) => self.identity.cgroup_id() != Some(inode),
                 Ok(Entry::Absent | Entry::Other) => true,
                 // We may not look (any more): that says nothing about the cgroup, and inotify will.
@@ -283,10 +268,7 @@ impl<A> Owner<A> {
 
 impl<A> fmt::Debug for Owner<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Owner")
-            .field("id", &self.id)
-            .field("identity", &self.identity)
-            .finish_non_exhaustive()
+        f.debug_struct("Owner").field("id", &self.id).field("identity", &self.identity).finish_non_exhaustive()
     }
 }
 
@@ -301,12 +283,7 @@ impl Identity {
     /// The names that follow from who it is, the identifying one first.
     pub(crate) fn names(&self) -> Vec<Name> {
         match *self {
-            Self::Task {
-                pid,
-                start_time_ticks,
-                pidfd_inode,
-                ..
-            } => {
+            Self::Task { pid, start_time_ticks, pidfd_inode, .. } => {
                 let mut names = Vec::with_capacity(4);
                 names.extend(pidfd_inode.map(Name::PidfdInode));
                 if start_time_ticks != 0 {

@@ -37,53 +37,28 @@ pub fn peer_of(socket: impl AsFd) -> io::Result<Peer> {
             Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
         }
         // Exited and reaped already (older kernels).
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::ESRCH | libc::EINVAL | libc::ENODATA)
-            ) =>
-        {
-            None
-        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL | libc::ENODATA)) => None,
         Err(error) => return Err(error),
     };
-    Ok(Peer {
-        pid,
-        uid,
-        gid,
-        pidfd,
-    })
+    Ok(Peer { pid, uid, gid, pidfd })
 }
 
 /// SO_PEERCRED. Not rustix' wrapper: its pid type has no zero, which is what the kernel says for a peer outside our pid
 /// namespace.
 fn credentials(socket: RawFd) -> io::Result<(i32, u32, u32)> {
-    let mut found = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: `found` is a plain C struct that outlives the call, and `length` is its size, so the kernel writes at most
-    // that much. The caller borrows the socket, so the descriptor stays open.
+    // SAFETY: `found` is a plain C struct that outlives the call, and `length` is its size, so the kernel writes at
+    // most that much. The caller borrows the socket, so the descriptor stays open.
     let result = unsafe {
-        libc::getsockopt(
-            socket,
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut found).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut found).cast(), &raw mut length)
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
     // A TCP socket answers with a pid of 0 and ids of -1.
     if found.uid == u32::MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a connected Unix socket: it has no peer process",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a connected Unix socket: it has no peer process"));
     }
     Ok((found.pid, found.uid, found.gid))
 }
@@ -91,17 +66,10 @@ fn credentials(socket: RawFd) -> io::Result<(i32, u32, u32)> {
 fn peer_pidfd(socket: RawFd) -> io::Result<OwnedFd> {
     let mut pidfd: RawFd = -1;
     let mut length = size_of::<RawFd>() as libc::socklen_t;
-    // SAFETY: `pidfd` is an int that outlives the call and `length` is its size, so the kernel writes at most that much.
-    // The caller borrows the socket, so the descriptor stays open.
-    let result = unsafe {
-        libc::getsockopt(
-            socket,
-            libc::SOL_SOCKET,
-            SO_PEERPIDFD,
-            (&raw mut pidfd).cast(),
-            &raw mut length,
-        )
-    };
+    // SAFETY: `pidfd` is an int that outlives the call and `length` is its size, so the kernel writes at most that
+    // much. The caller borrows the socket, so the descriptor stays open.
+    let result =
+        unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, SO_PEERPIDFD, (&raw mut pidfd).cast(), &raw mut length) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }

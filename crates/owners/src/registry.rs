@@ -1,10 +1,13 @@
 //! The registry: finds, registers, lists and retires owners.
 //!
-//! Lookups go through one concurrent table from every name to its owner. Changes go through the mutex of
-//! [`Index`], which also keeps the order for listings; a lookup never takes it. Lock order: index, then memory of exited
-//! owners; guards of the concurrent table are never held over anything.
+//! Lookups go through one concurrent table from every name to its owner. Changes go through the mutex of [`Index`],
+//! which also keeps the order for listings; a lookup never takes it. Lock order: index, then memory of exited owners;
+//! guards of the concurrent table are never held over anything.
 
-use std::path::{Path, PathBuf};
+mod locate;
+mod simulated;
+
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -12,19 +15,17 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
+use self::locate::Located;
 use crate::cgroup::{self, Entry, Hierarchy};
 use crate::exits::{self, Watches};
 use crate::index::Index;
 use crate::owner::{DescriptorCount, HeldPidfd, Life, Name};
 use crate::remembered::Remembered;
-use crate::task::{self, LiveTask, PidOfPidfd};
-use crate::{Identity, Owner, OwnerError, OwnerId, OwnerKind, OwnerRef, Peer, StartError, system};
+use crate::task::LiveTask;
+use crate::{Identity, Owner, OwnerError, OwnerId, OwnerRef, StartError, system};
 
 /// How long [`Registry::stop`] waits for the exit thread, which may be in the middle of a delivery.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How many simulated owners are added between two chances for others.
-const SIMULATED_CHUNK: u64 = 1024;
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a registry allows and remembers.
 #[derive(Debug, Clone)]
@@ -103,32 +104,22 @@ pub struct Registry<A> {
     thread: Mutex<Option<(JoinHandle<()>, mpsc::Receiver<()>)>>,
 }
 
-/// What a reference leads to.
-enum Located<A> {
-    Registered(Arc<Owner<A>>),
-    Task(LiveTask),
-    Cgroup { id: u64, path: PathBuf },
-}
-
 impl<A: Send + Sync + 'static> Registry<A> {
     /// Starts a registry and its exit thread.
     ///
     /// `on_exit` is called on that thread, once for every task and cgroup that exits while registered. It should hand
     /// the owner on and return (later exits wait for it), and must not panic: the thread would end with it. It may call
     /// this registry, except for [`Registry::stop`].
-    pub fn start(
-        config: Config,
-        on_exit: impl Fn(Arc<Owner<A>>) + Send + Sync + 'static,
-    ) -> Result<Self, StartError> {
+    pub fn start(config: Config, on_exit: impl Fn(Arc<Owner<A>>) + Send + Sync + 'static) -> Result<Self, StartError> {
         let hierarchy = match &config.cgroup_mount {
-            Some(mount) => Hierarchy::at(mount)
-                .map_err(|error| format!("no cgroup v2 hierarchy at {mount:?}: {error}")),
+            Some(mount) => {
+                Hierarchy::at(mount).map_err(|error| format!("no cgroup v2 hierarchy at {mount:?}: {error}"))
+            }
             None => match cgroup::find_hierarchy() {
                 Ok(Some(hierarchy)) => Ok(hierarchy),
-                Ok(None) => Err(
-                    "no cgroup v2 hierarchy is mounted here: mount cgroup2 and restart the server"
-                        .to_owned(),
-                ),
+                Ok(None) => {
+                    Err("no cgroup v2 hierarchy is mounted here: mount cgroup2 and restart the server".to_owned())
+                }
                 Err(error) => Err(format!("cannot look for the cgroup v2 hierarchy: {error}")),
             },
         };
@@ -153,11 +144,7 @@ impl<A: Send + Sync + 'static> Registry<A> {
                 }
             })
             .map_err(|error| StartError::new("starting the thread holdfast-exits", error))?;
-        Ok(Self {
-            shared,
-            simulated: Mutex::new(()),
-            thread: Mutex::new(Some((thread, wait))),
-        })
+        Ok(Self { shared, simulated: Mutex::new(()), thread: Mutex::new(Some((thread, wait))) })
     }
 
     /// Finds an owner without ever registering one.
@@ -171,12 +158,10 @@ impl<A: Send + Sync + 'static> Registry<A> {
     pub fn find(&self, owner: &OwnerRef) -> Result<Arc<Owner<A>>, OwnerError> {
         match self.shared.locate(owner)? {
             Located::Registered(owner) => Ok(owner),
-            Located::Task(task) => Err(OwnerError::NotRegistered {
-                identity: task.identity,
-            }),
-            Located::Cgroup { id, path } => Err(OwnerError::NotRegistered {
-                identity: self.shared.cgroup_identity(id, &path),
-            }),
+            Located::Task(task) => Err(OwnerError::NotRegistered { identity: task.identity }),
+            Located::Cgroup { id, path } => {
+                Err(OwnerError::NotRegistered { identity: self.shared.cgroup_identity(id, &path) })
+            }
         }
     }
 
@@ -187,11 +172,7 @@ impl<A: Send + Sync + 'static> Registry<A> {
     /// only found, never registered here.
     ///
     /// A task or cgroup that exits meanwhile may still be registered; its exit is then delivered at once.
-    pub fn register(
-        &self,
-        owner: &OwnerRef,
-        make: impl FnOnce(OwnerId) -> A,
-    ) -> Result<Arc<Owner<A>>, OwnerError> {
+    pub fn register(&self, owner: &OwnerRef, make: impl FnOnce(OwnerId) -> A) -> Result<Arc<Owner<A>>, OwnerError> {
         match self.shared.locate(owner)? {
             Located::Registered(owner) => Ok(owner),
             Located::Task(task) => self.shared.admit_task(task, make),
@@ -209,71 +190,10 @@ impl<A: Send + Sync + 'static> Registry<A> {
         self.shared.retire(owner);
     }
 
-    /// Up to `limit` owners with ids above `after`, in the order of their ids; a page costs the same anywhere.
-    /// Exited owners are among them until they are retired.
+    /// Up to `limit` owners with ids above `after`, in the order of their ids; a page costs the same anywhere. Exited
+    /// owners are among them until they are retired.
     pub fn list(&self, after: OwnerId, limit: usize) -> Vec<Arc<Owner<A>>> {
         self.shared.lock_index().after(after, limit)
-    }
-
-    /// Makes the simulated owners `first_id .. first_id + count`, and returns how many of them are new: those that are
-    /// there already are left alone, so that the call can be repeated. All or none: when the new ones do not fit into
-    /// `max_owners`, none is made.
-    pub fn create_simulated(
-        &self,
-        kind: OwnerKind,
-        first_id: u64,
-        count: u64,
-        mut make: impl FnMut(OwnerId) -> A,
-    ) -> Result<u64, OwnerError> {
-        let shared = &*self.shared;
-        let end = shared.check_simulated(first_id, count)?;
-        let _one_at_a_time = lock(&self.simulated);
-        // While we hold that mutex no simulated name comes or goes.
-        let is_new = |id: &u64| !shared.names.contains_key(&Name::Simulated(kind, *id));
-        let new = (first_id..end).filter(is_new).count();
-        let mut promise = shared.promise(new)?;
-        let mut from = first_id;
-        while from < end {
-            let to = end.min(from.saturating_add(SIMULATED_CHUNK));
-            let mut index = shared.lock_index();
-            for id in (from..to).filter(is_new) {
-                let owner_id = index.next_id();
-                let identity = Identity::Simulated { kind, id };
-                shared.insert(
-                    &mut index,
-                    Owner::new(owner_id, identity, Life::Simulated, make(owner_id)),
-                );
-                promise.keep_one(&mut index);
-            }
-            from = to;
-        }
-        Ok(new as u64)
-    }
-
-    /// Ends the simulated owners `first_id .. first_id + count` that exist and returns them. Their names are free at
-    /// once; the caller destroys their storage and calls [`Registry::retire`] for each.
-    pub fn remove_simulated(
-        &self,
-        kind: OwnerKind,
-        first_id: u64,
-        count: u64,
-    ) -> Result<Vec<Arc<Owner<A>>>, OwnerError> {
-        let shared = &*self.shared;
-        let end = shared.check_simulated(first_id, count)?;
-        let _one_at_a_time = lock(&self.simulated);
-        let mut removed = Vec::new();
-        for id in first_id..end {
-            let name = Name::Simulated(kind, id);
-            let Some(owner) = shared.lookup(&name) else {
-                continue;
-            };
-            owner.mark_exited();
-            // Remembered before its name goes, so that a lookup in between says "exited".
-            shared.remember(&owner);
-            shared.names.remove(&name);
-            removed.push(owner);
-        }
-        Ok(removed)
     }
 
     /// What is registered, held and seen.
@@ -304,7 +224,7 @@ impl<A: Send + Sync + 'static> Registry<A> {
 }
 
 impl<A> Registry<A> {
-    /// Ends the exit thread and waits for it, at most 5 s. False when it was still busy with a delivery; it then ends
+    /// Ends the exit thread and waits for it, at most 2 s. False when it was still busy with a delivery; it then ends
     /// after that. Lookups still work afterwards, exits are no longer delivered.
     pub fn stop(&self) -> bool {
         let Some((thread, ended)) = lock(&self.thread).take() else {
@@ -336,207 +256,12 @@ impl<A> Shared<A> {
 
     /// The exited owner that had this name, whether it is retired yet or not. For names that belong to nobody now.
     fn exited(&self, name: &Name) -> Option<OwnerError> {
-        let id = self
-            .lookup(name)
-            .map(|owner| owner.id())
-            .or_else(|| lock(&self.remembered).get(name));
+        let id = self.lookup(name).map(|owner| owner.id()).or_else(|| lock(&self.remembered).get(name));
         id.map(|id| OwnerError::Exited { id })
     }
 
-    fn locate(&self, owner: &OwnerRef) -> Result<Located<A>, OwnerError> {
-        match owner {
-            OwnerRef::Task {
-                pid,
-                start_time_ticks,
-            } => self.locate_task(*pid, *start_time_ticks),
-            OwnerRef::Peer(peer) => self.locate_peer(peer),
-            OwnerRef::CgroupPath(path) => self.locate_cgroup(path),
-            OwnerRef::CgroupId(id) => self.locate_cgroup_id(*id),
-            OwnerRef::Id(id) => {
-                self.locate_name(&Name::Id(*id), || format!("no owner has the id {id}"))
-            }
-            OwnerRef::Simulated { .. } if !self.config.simulated => Err(OwnerError::SimulatedOff),
-            OwnerRef::Simulated { kind, id } => self
-                .locate_name(&Name::Simulated(*kind, *id), || {
-                    format!("there is no simulated {kind} {id}: create it first")
-                }),
-        }
-    }
-
-    fn locate_name(
-        &self,
-        name: &Name,
-        problem: impl FnOnce() -> String,
-    ) -> Result<Located<A>, OwnerError> {
-        match self.lookup(name) {
-            Some(owner) => Ok(Located::Registered(owner)),
-            None => Err(self
-                .exited(name)
-                .unwrap_or_else(|| OwnerError::not_found(problem()))),
-        }
-    }
-
-    fn locate_task(&self, pid: i64, start_time: Option<u64>) -> Result<Located<A>, OwnerError> {
-        let pid = task::check_pid(pid)?;
-        // Alive and not reaped means that the number is still its own.
-        let registered = self
-            .lookup(&Name::Pid(pid))
-            .filter(|owner| !owner.has_exited());
-        let located = match registered {
-            Some(owner) => Located::Registered(owner),
-            None => match task::open(pid) {
-                Ok(task) => Located::Task(task),
-                Err(error @ OwnerError::NotFound { .. }) => {
-                    let name = start_time
-                        .map_or(Name::Pid(pid), |start_time| Name::Start(pid, start_time));
-                    return Err(self.exited(&name).unwrap_or(error));
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        match start_time {
-            Some(expected) => self.check_start_time(pid, expected, located),
-            None => Ok(located),
-        }
-    }
-
-    fn check_start_time(
-        &self,
-        pid: i32,
-        expected: u64,
-        located: Located<A>,
-    ) -> Result<Located<A>, OwnerError> {
-        let identity = match &located {
-            Located::Registered(owner) => owner.identity(),
-            Located::Task(task) => &task.identity,
-            Located::Cgroup { .. } => return Ok(located),
-        };
-        match identity {
-            Identity::Task { start_time_ticks, .. } if *start_time_ticks == expected => Ok(located),
-            Identity::Task { start_time_ticks: 0, .. } => {
-                Err(OwnerError::Denied { problem: format!("cannot read when task {pid} started: name it without a start time") })
-            }
-            Identity::Task { start_time_ticks, .. } => {
-                Err(self.exited(&Name::Start(pid, expected)).unwrap_or_else(|| {
-                    OwnerError::not_found(format!(
-                        "no task {pid} with start time {expected}: the task that has this pid now started at {start_time_ticks}"
-                    ))
-                }))
-            }
-            Identity::Cgroup { .. } | Identity::Simulated { .. } => Ok(located),
-        }
-    }
-
-    fn locate_peer(&self, peer: &Peer) -> Result<Located<A>, OwnerError> {
-        let gone = || OwnerError::not_found("the process that made this connection has exited");
-        let Some(pidfd) = &peer.pidfd else {
-            return Err(gone());
-        };
-        let inode = task::pidfd_inode(pidfd);
-        if task::has_exited(pidfd) {
-            let exited = inode.and_then(|inode| self.exited(&Name::PidfdInode(inode)));
-            return Err(exited.unwrap_or_else(gone));
-        }
-        // Where there are no inodes: the peer is alive, so its pid is its own, and so is a live owner's.
-        let pid = match (inode, task::pid_of_pidfd(pidfd)?) {
-            (_, PidOfPidfd::Pid(pid)) => pid,
-            (_, PidOfPidfd::Gone) => return Err(gone()),
-            (Some(_), PidOfPidfd::Invisible) => 0,
-            (None, PidOfPidfd::Invisible) => {
-                return Err(OwnerError::Unsupported {
-                    problem: "this process is not visible in the server's pid namespace, and telling such ones apart \
-                              needs Linux 6.9 (pidfs)"
-                        .to_owned(),
-                });
-            }
-        };
-        let name = inode.map_or(Name::Pid(pid), Name::PidfdInode);
-        if let Some(owner) = self.lookup(&name).filter(|owner| !owner.has_exited()) {
-            return Ok(Located::Registered(owner));
-        }
-        let pidfd = pidfd.try_clone().map_err(|source| OwnerError::Io {
-            doing: "duplicating a pidfd",
-            source,
-        })?;
-        Ok(Located::Task(task::identify(pidfd, pid, false)?))
-    }
-
-    fn hierarchy(&self) -> Result<&Arc<Hierarchy>, OwnerError> {
-        self.hierarchy
-            .as_ref()
-            .map_err(|problem| OwnerError::Unsupported {
-                problem: problem.clone(),
-            })
-    }
-
-    fn locate_cgroup(&self, path: &str) -> Result<Located<A>, OwnerError> {
-        let hierarchy = self.hierarchy()?;
-        let relative = hierarchy.relative(path)?;
-        match hierarchy.entry(&relative) {
-            Ok(Entry::Cgroup(id)) => match self.lookup(&Name::CgroupId(id)) {
-                Some(owner) => Ok(Located::Registered(owner)),
-                None => Ok(Located::Cgroup { id, path: relative }),
-            },
-            Ok(Entry::Absent) => {
-                Err(self.exited(&Name::CgroupPath(relative)).unwrap_or_else(|| {
-                    OwnerError::not_found(format!(
-                        "there is no cgroup {path:?} under {:?}",
-                        hierarchy.mount_point()
-                    ))
-                }))
-            }
-            Ok(Entry::Other) => Err(OwnerError::invalid(
-                "cgroup.path",
-                format!("{path:?} is not a cgroup's directory"),
-            )),
-            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => Err(OwnerError::Denied {
-                problem: format!("not allowed to look at cgroup {path:?}"),
-            }),
-            Err(errno) => Err(OwnerError::io("looking at a cgroup", errno)),
-        }
-    }
-
-    fn locate_cgroup_id(&self, id: u64) -> Result<Located<A>, OwnerError> {
-        if id == 0 {
-            return Err(OwnerError::invalid(
-                "cgroup.id",
-                "0 is not a cgroup's id: expected the inode number of its directory",
-            ));
-        }
-        let name = Name::CgroupId(id);
-        if let Some(owner) = self.lookup(&name) {
-            return if owner.has_exited() {
-                Err(OwnerError::Exited { id: owner.id() })
-            } else {
-                Ok(Located::Registered(owner))
-            };
-        }
-        if let Some(error) = self.exited(&name) {
-            return Err(error);
-        }
-        let hierarchy = self.hierarchy()?;
-        let path = hierarchy.resolve(id)?;
-        match hierarchy.entry(&path) {
-            Ok(Entry::Cgroup(found)) if found == id => Ok(Located::Cgroup { id, path }),
-            _ => Err(OwnerError::not_found(format!("no cgroup has the id {id}"))),
-        }
-    }
-
-    fn cgroup_identity(&self, id: u64, path: &Path) -> Identity {
-        let path = self
-            .hierarchy
-            .as_ref()
-            .map(|hierarchy| hierarchy.display(path))
-            .unwrap_or_default();
-        Identity::Cgroup { id, path }
-    }
-
     /// Adds a task that was found alive.
-    fn admit_task(
-        &self,
-        task: LiveTask,
-        make: impl FnOnce(OwnerId) -> A,
-    ) -> Result<Arc<Owner<A>>, OwnerError> {
+    fn admit_task(&self, task: LiveTask, make: impl FnOnce(OwnerId) -> A) -> Result<Arc<Owner<A>>, OwnerError> {
         let LiveTask { pidfd, identity } = task;
         let mut index = self.lock_index();
         if let Some(owner) = self.registered_meanwhile(&identity) {
@@ -568,9 +293,7 @@ impl<A> Shared<A> {
         index.check_room(1, self.config.max_owners)?;
         let owner_id = index.next_id();
         let attachment = make(owner_id);
-        let watch = parent
-            .map(|parent| self.watches.add_parent(&parent))
-            .transpose()?;
+        let watch = parent.map(|parent| self.watches.add_parent(&parent)).transpose()?;
         // Looked at once more now that the watch stands: a removal before it is seen here, one after it is reported.
         if hierarchy.entry(&path) != Ok(Entry::Cgroup(id)) {
             if let Some(watch) = watch
@@ -578,32 +301,24 @@ impl<A> Shared<A> {
             {
                 self.watches.remove_parent(watch);
             }
-            return Err(OwnerError::not_found(format!(
-                "{identity} was removed just now"
-            )));
+            return Err(OwnerError::not_found(format!("{identity} was removed just now")));
         }
         if let Some(watch) = watch {
             index.watch(watch, cgroup::name_of(&path), owner_id);
         }
-        let life = Life::Cgroup {
-            hierarchy: Arc::clone(hierarchy),
-            path,
-            watch,
-        };
+        let life = Life::Cgroup { hierarchy: Arc::clone(hierarchy), path, watch };
         Ok(self.insert(&mut index, Owner::new(owner_id, identity, life, attachment)))
     }
 
-    /// Somebody else may have registered it between our look and our taking of the mutex. Without pidfs a task's pid and
-    /// start time may also be those of one that has exited within the same tick; that is another owner.
+    /// Somebody else may have registered it between our look and our taking of the mutex. Without pidfs a task's pid
+    /// and start time may also be those of one that has exited within the same tick; that is another owner.
     fn registered_meanwhile(&self, identity: &Identity) -> Option<Arc<Owner<A>>> {
         let name = identity.names().into_iter().next()?;
-        self.lookup(&name)
-            .filter(|owner| !matches!(name, Name::Start(..)) || !owner.has_exited())
+        self.lookup(&name).filter(|owner| !matches!(name, Name::Start(..)) || !owner.has_exited())
     }
 
     fn check_descriptors(&self) -> Result<(), OwnerError> {
-        let limit =
-            system::descriptor_limit().saturating_sub(self.config.reserved_descriptors as u64);
+        let limit = system::descriptor_limit().saturating_sub(self.config.reserved_descriptors as u64);
         if self.descriptors.get() as u64 >= limit {
             return Err(OwnerError::Limit {
                 limit,
@@ -638,11 +353,7 @@ impl<A> Shared<A> {
     fn unwatch(&self, index: &mut Index<A>, owner: &Owner<A>) {
         match owner.life() {
             Life::Task(pidfd) => self.watches.remove_task(pidfd.fd()),
-            Life::Cgroup {
-                path,
-                watch: Some(watch),
-                ..
-            } => {
+            Life::Cgroup { path, watch: Some(watch), .. } => {
                 if index.unwatch(*watch, cgroup::name_of(path), owner.id()) {
                     self.watches.remove_parent(*watch);
                 }
@@ -668,57 +379,7 @@ impl<A> Shared<A> {
         }
         for name in owner.names() {
             // A pid may have passed to a new owner.
-            self.names
-                .remove_if(&name, |_, named| Arc::ptr_eq(named, owner));
-        }
-    }
-
-    fn promise(&self, count: usize) -> Result<Promise<'_, A>, OwnerError> {
-        self.lock_index()
-            .reserve_room(count, self.config.max_owners)?;
-        Ok(Promise {
-            shared: self,
-            left: count,
-        })
-    }
-
-    fn check_simulated(&self, first_id: u64, count: u64) -> Result<u64, OwnerError> {
-        if !self.config.simulated {
-            return Err(OwnerError::SimulatedOff);
-        }
-        let max = self.config.max_owners as u64;
-        if count > max {
-            return Err(OwnerError::Limit {
-                limit: max,
-                what: "owners",
-            });
-        }
-        first_id.checked_add(count).ok_or_else(|| {
-            OwnerError::invalid(
-                "first_id",
-                format!("{first_id} and the {count} ids from there on do not fit into 64 bits"),
-            )
-        })
-    }
-}
-
-/// Room for simulated owners that are about to be made. What is left of it at the end is given back.
-struct Promise<'a, A> {
-    shared: &'a Shared<A>,
-    left: usize,
-}
-
-impl<A> Promise<'_, A> {
-    fn keep_one(&mut self, index: &mut Index<A>) {
-        index.release_room(1);
-        self.left -= 1;
-    }
-}
-
-impl<A> Drop for Promise<'_, A> {
-    fn drop(&mut self) {
-        if self.left > 0 {
-            self.shared.lock_index().release_room(self.left);
+            self.names.remove_if(&name, |_, named| Arc::ptr_eq(named, owner));
         }
     }
 }

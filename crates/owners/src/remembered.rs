@@ -15,11 +15,7 @@ pub(crate) struct Remembered {
 
 impl Remembered {
     pub(crate) fn new(kept: usize) -> Self {
-        Self {
-            kept,
-            oldest_first: VecDeque::new(),
-            by_name: HashMap::new(),
-        }
+        Self { kept, oldest_first: VecDeque::new(), by_name: HashMap::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -71,16 +67,8 @@ mod tests {
 
         memory.insert(OwnerId(3), vec![Name::Pid(8)]);
         assert_eq!(memory.len(), 2);
-        assert_eq!(
-            memory.get(&Name::PidfdInode(100)),
-            None,
-            "the first was forgotten"
-        );
-        assert_eq!(
-            memory.get(&Name::Pid(7)),
-            Some(OwnerId(2)),
-            "its pid belongs to the second"
-        );
+        assert_eq!(memory.get(&Name::PidfdInode(100)), None, "the first was forgotten");
+        assert_eq!(memory.get(&Name::Pid(7)), Some(OwnerId(2)), "its pid belongs to the second");
         assert_eq!(memory.by_name.len(), 3);
     }
 

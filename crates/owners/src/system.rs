@@ -12,19 +12,13 @@ pub(crate) fn descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Raises the soft limit of open descriptors to the hard one, since every task owner holds a descriptor.
-/// Returns the soft limit before and now (`u64::MAX` where there is none).
+/// Raises the soft limit of open descriptors to the hard one, since every task owner holds a descriptor. Returns the
+/// soft limit before and now (`u64::MAX` where there is none).
 pub fn raise_descriptor_limit() -> io::Result<(u64, u64)> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let before = current.unwrap_or(u64::MAX);
     if current != maximum {
-        setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: maximum,
-                maximum,
-            },
-        )?;
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     }
     Ok((before, descriptor_limit()))
 }
@@ -34,8 +28,8 @@ pub fn pid_namespace_inode() -> io::Result<u64> {
     Ok(rustix::fs::stat("/proc/self/ns/pid")?.st_ino)
 }
 
-/// Whether our pids are the machine's. A server elsewhere (a container without the host's pid namespace) sees only
-/// its own processes as tasks.
+/// Whether our pids are the machine's. A server elsewhere (a container without the host's pid namespace) sees only its
+/// own processes as tasks.
 pub fn in_initial_pid_namespace() -> io::Result<bool> {
     Ok(pid_namespace_inode()? == INITIAL_PID_NAMESPACE)
 }

@@ -28,20 +28,14 @@ pub(crate) struct LiveTask {
 pub(crate) fn check_pid(pid: i64) -> Result<i32, OwnerError> {
     match i32::try_from(pid) {
         Ok(pid) if pid > 0 => Ok(pid),
-        _ => Err(OwnerError::invalid(
-            "task.pid",
-            format!("{pid} is not a pid: expected 1 to {}", i32::MAX),
-        )),
+        _ => Err(OwnerError::invalid("task.pid", format!("{pid} is not a pid: expected 1 to {}", i32::MAX))),
     }
 }
 
-/// Whether the task behind a pidfd has exited: a zombie has, even before its parent reaps it. One poll(2) that
-/// does not wait.
+/// Whether the task behind a pidfd has exited: a zombie has, even before its parent reaps it. One poll(2) that does not
+/// wait.
 pub(crate) fn has_exited(pidfd: impl AsFd) -> bool {
-    const NOW: Timespec = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     loop {
         match poll(&mut fds, Some(&NOW)) {
@@ -60,10 +54,7 @@ pub(crate) fn pidfd_inode(pidfd: impl AsFd) -> Option<u64> {
     if filesystem.f_type as u64 != PIDFS_MAGIC {
         return None;
     }
-    fstat(&pidfd)
-        .ok()
-        .map(|stat| stat.st_ino)
-        .filter(|inode| *inode > 1)
+    fstat(&pidfd).ok().map(|stat| stat.st_ino).filter(|inode| *inode > 1)
 }
 
 /// The task that has this pid or tid now. A zombie is not found.
@@ -73,12 +64,8 @@ pub(crate) fn open(pid: i32) -> Result<LiveTask, OwnerError> {
 }
 
 fn open_pidfd(pid: i32) -> Result<(OwnedFd, bool), OwnerError> {
-    let number = Pid::from_raw(pid).ok_or_else(|| {
-        OwnerError::invalid(
-            "task.pid",
-            format!("{pid} is not a pid: expected 1 or more"),
-        )
-    })?;
+    let number = Pid::from_raw(pid)
+        .ok_or_else(|| OwnerError::invalid("task.pid", format!("{pid} is not a pid: expected 1 or more")))?;
     match pidfd_open(number, PidfdFlags::empty()) {
         Ok(pidfd) => Ok((pidfd, false)),
         // The number belongs to a thread other than its process' first: EINVAL up to 6.15, ENOENT since.
@@ -99,16 +86,15 @@ fn open_pidfd(pid: i32) -> Result<(OwnedFd, bool), OwnerError> {
 fn open_error(pid: i32, errno: Errno) -> OwnerError {
     match errno {
         Errno::SRCH | Errno::NOENT => OwnerError::not_found(format!("no task has the pid {pid}")),
-        Errno::MFILE | Errno::NFILE => OwnerError::Limit {
-            limit: crate::system::descriptor_limit(),
-            what: "open descriptors",
-        },
-        Errno::PERM | Errno::ACCESS => OwnerError::Denied {
-            problem: format!("not allowed to open a pidfd of task {pid}"),
-        },
-        Errno::NOSYS => OwnerError::Unsupported {
-            problem: "this kernel has no pidfds: tasks need Linux 5.3".to_owned(),
-        },
+        Errno::MFILE | Errno::NFILE => {
+            OwnerError::Limit { limit: crate::system::descriptor_limit(), what: "open descriptors" }
+        }
+        Errno::PERM | Errno::ACCESS => {
+            OwnerError::Denied { problem: format!("not allowed to open a pidfd of task {pid}") }
+        }
+        Errno::NOSYS => {
+            OwnerError::Unsupported { problem: "this kernel has no pidfds: tasks need Linux 5.3".to_owned() }
+        }
         errno => OwnerError::io("pidfd_open", errno),
     }
 }
@@ -130,15 +116,7 @@ pub(crate) fn identify(pidfd: OwnedFd, pid: i32, thread: bool) -> Result<LiveTas
         });
     }
     let start_time_ticks = start_time_ticks.unwrap_or(0);
-    Ok(LiveTask {
-        pidfd,
-        identity: Identity::Task {
-            pid,
-            start_time_ticks,
-            pidfd_inode,
-            thread,
-        },
-    })
+    Ok(LiveTask { pidfd, identity: Identity::Task { pid, start_time_ticks, pidfd_inode, thread } })
 }
 
 /// When the task started, in clock ticks since boot.
@@ -168,22 +146,15 @@ pub(crate) enum PidOfPidfd {
 /// The pid behind a pidfd in our pid namespace.
 pub(crate) fn pid_of_pidfd(pidfd: impl AsFd) -> Result<PidOfPidfd, OwnerError> {
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd());
-    let text = fs::read_to_string(path).map_err(|source| OwnerError::Io {
-        doing: "reading a pidfd's fdinfo",
-        source,
-    })?;
+    let text =
+        fs::read_to_string(path).map_err(|source| OwnerError::Io { doing: "reading a pidfd's fdinfo", source })?;
     parse_fdinfo(&text).ok_or_else(|| OwnerError::Unsupported {
         problem: "this kernel's fdinfo has no Pid line: `self` needs Linux 5.3".to_owned(),
     })
 }
 
 fn parse_fdinfo(text: &str) -> Option<PidOfPidfd> {
-    let pid = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:"))?
-        .trim()
-        .parse::<i32>()
-        .ok()?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse::<i32>().ok()?;
     Some(match pid {
         0 => PidOfPidfd::Invisible,
         pid if pid < 0 => PidOfPidfd::Gone,
@@ -197,23 +168,19 @@ mod tests {
 
     #[test]
     fn start_time_is_field_22_whatever_the_command_is_called() {
-        let stat = b"42 (a) b) 1 2 (c) S 1 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 98765 1000 1 18446744073709551615";
+        let stat =
+            b"42 (a) b) 1 2 (c) S 1 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 98765 1000 1 18446744073709551615";
         assert_eq!(parse_start_time(stat), Some(98765));
         assert_eq!(parse_start_time(b"42 (x) S 1 2"), None);
         assert_eq!(parse_start_time(b""), None);
         assert_eq!(parse_start_time(b"42 (x"), None);
-        assert_eq!(
-            parse_start_time(b"1 (\xff\xfe) S 1 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 7 1"),
-            Some(7)
-        );
+        assert_eq!(parse_start_time(b"1 (\xff\xfe) S 1 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 7 1"), Some(7));
     }
 
     #[test]
     fn fdinfo_tells_gone_from_invisible() {
         let info = |pid: &str| {
-            parse_fdinfo(&format!(
-                "pos:\t0\nflags:\t02000002\nmnt_id:\t4\nino:\t5\nPid:\t{pid}\nNSpid:\t0\n"
-            ))
+            parse_fdinfo(&format!("pos:\t0\nflags:\t02000002\nmnt_id:\t4\nino:\t5\nPid:\t{pid}\nNSpid:\t0\n"))
         };
         assert_eq!(info("5064"), Some(PidOfPidfd::Pid(5064)));
         assert_eq!(info("0"), Some(PidOfPidfd::Invisible));
@@ -225,16 +192,7 @@ mod tests {
     #[test]
     fn pids_outside_the_range_are_refused_by_field() {
         for pid in [0, -1, i64::MIN, i64::from(i32::MAX) + 1, i64::MAX] {
-            assert!(
-                matches!(
-                    check_pid(pid),
-                    Err(OwnerError::Invalid {
-                        field: "task.pid",
-                        ..
-                    })
-                ),
-                "{pid}"
-            );
+            assert!(matches!(check_pid(pid), Err(OwnerError::Invalid { field: "task.pid", .. })), "{pid}");
         }
         assert_eq!(check_pid(1).ok(), Some(1));
         assert_eq!(check_pid(i64::from(i32::MAX)).ok(), Some(i32::MAX));

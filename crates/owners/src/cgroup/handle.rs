@@ -16,26 +16,15 @@ struct KernfsHandle {
     id: [u8; 8],
 }
 
-/// Opens (O_PATH) the directory of the cgroup with this id, on the filesystem that `mount` is part of. ESTALE: there
-/// is none. EPERM: without CAP_DAC_READ_SEARCH in the initial user namespace.
+/// Opens (O_PATH) the directory of the cgroup with this id, on the filesystem that `mount` is part of. ESTALE: there is
+/// none. EPERM: without CAP_DAC_READ_SEARCH in the initial user namespace.
 pub(super) fn open(mount: impl AsFd, id: u64) -> Result<OwnedFd, Errno> {
-    let mut handle = KernfsHandle {
-        handle_bytes: 8,
-        handle_type: FILEID_KERNFS,
-        id: id.to_ne_bytes(),
-    };
+    let mut handle = KernfsHandle { handle_bytes: 8, handle_type: FILEID_KERNFS, id: id.to_ne_bytes() };
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let mount = mount.as_fd();
     // SAFETY: `handle` has the layout of the C struct, outlives the call, and announces exactly the bytes that follow
     // its head; the kernel only reads it. `mount` is borrowed, so its descriptor stays open.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_open_by_handle_at,
-            mount.as_raw_fd(),
-            &raw mut handle,
-            flags,
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut handle, flags) };
     let Ok(descriptor) = RawFd::try_from(result) else {
         return Err(Errno::BADF);
     };

@@ -27,10 +27,7 @@ pub(crate) fn parse(text: &[u8]) -> Mounts {
         };
         let filesystem = fields.skip_while(|field| *field != b"-").nth(1);
         match filesystem {
-            Some(b"cgroup2") => mounts.v2.push(Mount {
-                root: unescape(root),
-                mount_point: unescape(mount_point),
-            }),
+            Some(b"cgroup2") => mounts.v2.push(Mount { root: unescape(root), mount_point: unescape(mount_point) }),
             Some(b"cgroup") => mounts.v1.push(unescape(mount_point)),
             _ => {}
         }
@@ -43,11 +40,7 @@ fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {
-        let octal = |digit: &u8| {
-            (b'0'..=b'7')
-                .contains(digit)
-                .then(|| u32::from(digit - b'0'))
-        };
+        let octal = |digit: &u8| (b'0'..=b'7').contains(digit).then(|| u32::from(digit - b'0'));
         if first == b'\\'
             && let [a, b, c, ..] = after
             && let (Some(a), Some(b), Some(c)) = (octal(a), octal(b), octal(c))
@@ -78,14 +71,8 @@ mod tests {
         assert_eq!(
             mounts.v2,
             [
-                Mount {
-                    root: "/".into(),
-                    mount_point: "/sys/fs/cgroup/uni fied".into()
-                },
-                Mount {
-                    root: "/docker/a\\b".into(),
-                    mount_point: "/mnt/c".into()
-                },
+                Mount { root: "/".into(), mount_point: "/sys/fs/cgroup/uni fied".into() },
+                Mount { root: "/docker/a\\b".into(), mount_point: "/mnt/c".into() },
             ]
         );
         assert_eq!(mounts.v1, [PathBuf::from("/sys/fs/cgroup/cpu")]);
@@ -95,10 +82,6 @@ mod tests {
     fn a_broken_escape_stays_as_it_is() {
         assert_eq!(unescape(br"\04"), PathBuf::from(r"\04"));
         assert_eq!(unescape(br"\999"), PathBuf::from(r"\999"));
-        assert_eq!(
-            unescape(br"\777"),
-            PathBuf::from(r"\777"),
-            "more than a byte"
-        );
+        assert_eq!(unescape(br"\777"), PathBuf::from(r"\777"), "more than a byte");
     }
 }

@@ -143,34 +143,39 @@ fn removals<A>(shared: &Shared<A>, on_exit: &dyn Fn(Arc<Owner<A>>)) {
     let mut buffer = [MaybeUninit::<u8>::uninit(); INOTIFY_BUFFER_BYTES];
     let mut reader = inotify::Reader::new(&shared.watches.inotify, &mut buffer);
     loop {
-        let candidates = match reader.next() {
+        match reader.next() {
             Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
-                // Relaxed: counters.
+                // Relaxed: a counter.
                 shared.watches.overflows.fetch_add(1, Ordering::Relaxed);
-                shared.watches.rescans.fetch_add(1, Ordering::Relaxed);
-                shared.lock_index().all_watched()
+                rescan(shared, on_exit);
             }
-            Ok(event) => match event.file_name() {
-                Some(name) => shared.lock_index().watched_at(event.wd(), OsStr::from_bytes(name.to_bytes())),
-                None => Vec::new(),
-            },
+            Ok(event) => {
+                let Some(name) = event.file_name() else { continue };
+                let candidates = shared.lock_index().watched_at(event.wd(), OsStr::from_bytes(name.to_bytes()));
+                deliver_gone(shared, candidates, on_exit);
+            }
             Err(Errno::AGAIN) => return,
-            Err(Errno::INTR) => continue,
+            Err(Errno::INTR) => {}
             Err(errno) => {
                 tracing::error!(%errno, "reading inotify failed: looking at every cgroup instead");
-                shared.watches.rescans.fetch_add(1, Ordering::Relaxed);
-                for owner in shared.lock_index().all_watched() {
-                    if owner.has_exited() {
-                        shared.deliver(owner, on_exit);
-                    }
-                }
-                return;
+                return rescan(shared, on_exit);
             }
-        };
-        for owner in candidates {
-            if owner.has_exited() {
-                shared.deliver(owner, on_exit);
-            }
+        }
+    }
+}
+
+/// Looks at every registered cgroup, since events were lost.
+fn rescan<A>(shared: &Shared<A>, on_exit: &dyn Fn(Arc<Owner<A>>)) {
+    // Relaxed: a counter.
+    shared.watches.rescans.fetch_add(1, Ordering::Relaxed);
+    let candidates = shared.lock_index().all_watched();
+    deliver_gone(shared, candidates, on_exit);
+}
+
+fn deliver_gone<A>(shared: &Shared<A>, candidates: Vec<Arc<Owner<A>>>, on_exit: &dyn Fn(Arc<Owner<A>>)) {
+    for owner in candidates {
+        if owner.has_exited() {
+            shared.deliver(owner, on_exit);
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Cgroup directories as owners. Where there is no v2 hierarchy to write to, each test says that it was skipped.
 
-use std::fs;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io, ptr, thread};
 
 use owners::{Config, Identity, OwnerError, OwnerKind, OwnerRef};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
-use crate::support::{CgroupRoot, Fixture, Process, path};
+use crate::support::{CgroupRoot, Fixture, Process, path, skipped};
 
 #[test]
 fn a_cgroup_is_an_owner_until_its_directory_is_removed() {
@@ -106,7 +109,7 @@ fn a_cgroup_is_found_by_an_id_that_nobody_registered() {
     let by_id = match f.register(&OwnerRef::CgroupId(id_of("a/b"))) {
         Ok(owner) => owner,
         Err(OwnerError::NotFound { problem }) if problem.contains("CAP_DAC_READ_SEARCH") => {
-            eprintln!("SKIPPED a_cgroup_is_found_by_an_id_that_nobody_registered: {problem}");
+            skipped("a_cgroup_is_found_by_an_id_that_nobody_registered", problem);
             return;
         }
         Err(error) => panic!("{error:?}"),
@@ -173,11 +176,57 @@ fn what_is_no_cgroup_is_refused_for_what_it_is() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("proc is mounted");
     let v1 = mounts.lines().find(|line| line.contains(" - cgroup "));
     let Some(v1) = v1.and_then(|line| line.split(' ').nth(4)) else {
-        eprintln!("SKIPPED a v1 path: no v1 hierarchy on this machine");
+        skipped("a v1 path", "no v1 hierarchy on this machine");
         return;
     };
     for result in both(&path(format!("{v1}/some/group"))) {
         assert!(matches!(&result, Err(OwnerError::V1Cgroup { mount, .. }) if mount == v1), "{result:?}");
+    }
+}
+
+#[test]
+fn a_path_does_not_leave_the_hierarchy_through_a_mount() {
+    let test = "a_path_does_not_leave_the_hierarchy_through_a_mount";
+    let Some(root) = CgroupRoot::new(test) else { return };
+    root.make("covered").make("covered/below").make("plain");
+    // The mount is seen by this thread only; it ends with it.
+    let done = thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                mounted_over(&root.absolute("covered")).map(|()| {
+                    fs::create_dir(root.absolute("covered/inside")).expect("an ordinary directory now");
+                    let f = Fixture::with(Config { cgroup_mount: Some(root.mount().to_owned()), ..Config::default() });
+                    for name in ["covered", "covered/inside"] {
+                        for result in [f.registry.find(&root.owner(name)), f.register(&root.owner(name))] {
+                            assert!(
+                                matches!(result, Err(OwnerError::Invalid { field: "cgroup.path", .. })),
+                                "{name}: {result:?}"
+                            );
+                        }
+                    }
+                    let covered = f.register(&root.owner("covered/below"));
+                    assert!(matches!(covered, Err(OwnerError::NotFound { .. })), "it cannot be seen: {covered:?}");
+                    f.register(&root.owner("plain")).expect("beside it");
+                })
+            })
+            .join()
+            .expect("no panic")
+    });
+    if let Err(error) = done {
+        skipped(test, format!("cannot mount: {error}"));
+    }
+}
+
+/// Covers a directory with an empty tmpfs, for this thread only.
+fn mounted_over(directory: &Path) -> io::Result<()> {
+    let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    let directory = CString::new(directory.as_os_str().as_bytes())?;
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: system calls with strings that end in NUL and outlive them.
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS))?;
+        check(libc::mount(c"none".as_ptr(), c"/".as_ptr(), ptr::null(), private, ptr::null()))?;
+        check(libc::mount(c"none".as_ptr(), directory.as_ptr(), c"tmpfs".as_ptr(), 0, ptr::null()))
     }
 }
 
@@ -202,8 +251,9 @@ fn lost_events_lead_to_a_look_at_every_cgroup() {
     let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("proc is mounted");
     let queue: usize = queue.trim().parse().expect("a number");
     if queue > 100_000 {
-        eprintln!(
-            "SKIPPED lost_events_lead_to_a_look_at_every_cgroup: the queue of {queue} events is too long to fill"
+        skipped(
+            "lost_events_lead_to_a_look_at_every_cgroup",
+            format!("a queue of {queue} events takes too long to fill"),
         );
         return;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use owners::{OwnerError, OwnerRef};
 
-use crate::support::{Fixture, Process, pidfd_inode, start_time};
+use crate::support::{Fixture, Process, pidfd_inode, skipped, start_time};
 
 /// The file that says which pid was given last in our pid namespace; writing it needs CAP_CHECKPOINT_RESTORE.
 const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
@@ -17,7 +17,7 @@ const ATTEMPTS: usize = 2000;
 fn start_with_pid(pid: i32) -> Option<Process> {
     for _ in 0..ATTEMPTS {
         if let Err(error) = fs::write(LAST_PID, (pid - 1).to_string()) {
-            eprintln!("SKIPPED: cannot choose the next pid: {LAST_PID}: {error}");
+            skipped("pid reuse", format!("cannot choose the next pid: {LAST_PID}: {error}"));
             return None;
         }
         let process = Process::start();

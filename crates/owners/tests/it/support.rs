@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +15,11 @@ use owners::{Config, Identity, Owner, OwnerError, OwnerId, OwnerRef, Registry};
 
 /// Far longer than anything here takes.
 pub const SOON: Duration = Duration::from_secs(30);
+
+/// Says aloud that something was not tested here, and why. Not with eprintln, which the test harness swallows.
+pub fn skipped(what: impl Display, why: impl Display) {
+    let _ = writeln!(io::stderr(), "SKIPPED {what}: {why}");
+}
 
 /// The attachment: what the test put there, to see that it is its own.
 pub type Tag = u64;
@@ -96,8 +102,13 @@ impl Process {
         Self::spawn(Command::new("sleep").arg("1000"))
     }
 
+    /// One that says nothing.
     pub fn spawn(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("a process can be started"))
+        Self::spawn_as_is(command.stdin(Stdio::null()).stdout(Stdio::null()))
+    }
+
+    pub fn spawn_as_is(command: &mut Command) -> Self {
+        Self(command.spawn().expect("a process can be started"))
     }
 
     pub fn id(&self) -> i32 {
@@ -108,6 +119,14 @@ impl Process {
         pid(self.id())
     }
 
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.0.stdout.take().expect("it was piped")
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.0.wait().expect("our own child")
+    }
+
     /// Ends it; it stays a zombie.
     pub fn kill(&mut self) {
         self.0.kill().expect("our own child");
@@ -116,7 +135,7 @@ impl Process {
     /// Ends it, and its pid is free.
     pub fn end(&mut self) {
         self.kill();
-        self.0.wait().expect("our own child");
+        self.wait();
     }
 }
 
@@ -139,14 +158,14 @@ impl CgroupRoot {
     pub fn new(test: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let Ok(Some(hierarchy)) = owners::cgroup::find_hierarchy() else {
-            eprintln!("SKIPPED {test}: no cgroup2 mount on this machine");
+            skipped(test, "no cgroup2 mount on this machine");
             return None;
         };
         let mount = hierarchy.mount_point().to_owned();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = mount.join(format!("holdfast-test-{}-{number}", std::process::id()));
         if let Err(error) = fs::create_dir(&directory) {
-            eprintln!("SKIPPED {test}: cannot make a cgroup at {directory:?}: {error}");
+            skipped(test, format!("cannot make a cgroup at {directory:?}: {error}"));
             return None;
         }
         Some(Self { directory, mount })

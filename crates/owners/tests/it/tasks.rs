@@ -7,7 +7,7 @@ use std::time::Instant;
 use owners::{Config, Identity, Owner, OwnerError, OwnerId, OwnerKind, OwnerRef, Registry};
 use rustix::thread::gettid;
 
-use crate::support::{Fixture, Process, SOON, pid, pidfd_inode, start_time};
+use crate::support::{Fixture, Process, SOON, pid, pidfd_inode, skipped, start_time};
 
 #[test]
 fn a_process_is_an_owner_until_it_ends() {
@@ -132,7 +132,7 @@ fn a_thread_is_a_task_of_its_own() {
     let owner = match f.register(&pid(tid)) {
         Ok(owner) => owner,
         Err(OwnerError::Unsupported { problem }) => {
-            eprintln!("SKIPPED a_thread_is_a_task_of_its_own: {problem}");
+            skipped("a_thread_is_a_task_of_its_own", problem);
             return;
         }
         Err(error) => panic!("{error:?}"),

@@ -51,7 +51,11 @@ pub(crate) struct State {
 }
 
 impl WorkerInfo {
-    pub(crate) fn new(index: usize, processor: usize, queued: impl Fn() -> usize + Send + Sync + 'static) -> WorkerInfo {
+    pub(crate) fn new(
+        index: usize,
+        processor: usize,
+        queued: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> WorkerInfo {
         WorkerInfo { index, processor, state: Arc::default(), counters: Arc::default(), queued: Arc::new(queued) }
     }
 

@@ -38,6 +38,3 @@ pub use job::{Job, Refused, Responder};
 pub use placement::{allowed_cpus, default_cpus};
 pub use thread::{Background, Seat, Worker};
 pub use ticket::Ticket;
-
-#[cfg(test)]
-mod tests;

@@ -1,1 +1,34 @@
-//! The domain API of Holdfast: operations, routing, registries.
+//! The domain API of Holdfast: maps and owners by name, operations on them, and the way of each to where it runs.
+//!
+//! ```text
+//!   caller (tokio) ── get, lists ──► maps, owners (registries) ──► local-storage, lock-free, on the calling thread
+//!        │
+//!        └─ create, update, delete, free ──► Op + deadline ──► cpu-executor ──► Worker (pinned: owns a Cpu) ──► local-storage
+//!   exit thread ── Op::Destroy ─────────────────────────────────────┘
+//! ```
+//!
+//! * An operation on an owner runs on the worker that the owner's id hashes to, so operations on one owner keep their order.
+//! * A map's free runs on the worker that its id hashes to, in steps between other operations.
+//! * Only a create registers an owner, on a blocking thread; everything else only looks.
+//! * A call by a reusable name (pid, path) answers only for whoever has the name now: see [`Engine::get`].
+//!
+//! Invariant: no lock that can be waited for is taken on the caller's thread. Invariant: nothing here knows gRPC.
+
+#![forbid(unsafe_code)]
+
+mod engine;
+mod error;
+mod maps;
+mod refusal;
+mod types;
+mod worker;
+
+pub use crate::engine::{Config, Engine, StartError};
+pub use cpu_executor::WorkerInfo;
+pub use error::{Error, Invalid, LockPlace};
+pub use owners::{Counts as OwnerCounts, Identity, OwnerId, OwnerKind, OwnerRef, Peer};
+pub use rqspinlock::{Cycle, Events as LockEvents};
+pub use types::{
+    Conditions, Cursor, ElementPage, Got, ListedElement, MapId, MapInfo, MapSpec, MapState, OwnerInfo, OwnerState,
+    Stats, UpdateMode, Version, WorkerStats, Written,
+};

@@ -246,6 +246,15 @@ impl StorageMap {
     }
 }
 
+#[cfg(feature = "test-hooks")]
+impl StorageMap {
+    /// For tests: runs `body` while this thread holds the lock of the bucket that a storage with this serial falls into.
+    pub fn hold_bucket(&self, cx: &Context, serial: u64, body: impl FnOnce()) {
+        let _held = self.lock((serial % self.buckets.len() as u64) as usize, cx).expect("a test's lock is free");
+        body();
+    }
+}
+
 impl std::fmt::Debug for StorageMap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StorageMap")

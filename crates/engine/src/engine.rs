@@ -1,0 +1,557 @@
+//! The engine: registries, routing, and the calls.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cpu_executor::{Executor, Refused, Seat, Workers};
+use local_storage::{Context, SlotState, VersionClock};
+use owners::{OwnerError, OwnerId, OwnerKind, OwnerRef, Registry};
+use rqspinlock::Cpu;
+
+use crate::error::{Error, Invalid};
+use crate::maps::{Limits, Map, Maps};
+use crate::refusal;
+use crate::types::{
+    Conditions, Cursor, ElementPage, Got, ListedElement, MapId, MapInfo, MapSpec, OwnerInfo, OwnerState, Stats,
+    UpdateMode, WorkerStats, Written,
+};
+use crate::worker::{Done, Gauges, Op, OwnerHandle, Reply, Shared, Storage, Worker};
+
+/// About how many bytes of value a page of a listing holds at most.
+const PAGE_BYTES: usize = 1 << 20;
+/// How many simulated owners one call may make or end.
+const SIMULATED_PER_CALL: u64 = 1_000_000;
+/// How many owners one destroy operation takes: some 100 us of a worker's time.
+const DESTROY_CHUNK: usize = 256;
+/// Buckets that every map has at least, for each worker.
+const BUCKETS_PER_WORKER: usize = 16;
+
+/// How an engine is made.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The pinned threads.
+    pub executor: cpu_executor::Config,
+    /// The registry of owners.
+    pub owners: owners::Config,
+    /// How many maps there may be at once.
+    pub max_maps: usize,
+    /// The largest value size that a map may ask for, in bytes.
+    pub max_value_size: u32,
+    /// What a map's `max_elements` of 0 means.
+    pub default_max_elements: u64,
+    /// How long the head of a lock's queue waits at most.
+    pub lock_timeout: Duration,
+}
+
+impl Default for Config {
+    /// Two workers, or one a processor that this process may use; real owners only; 1,024 maps with values as large as Linux takes
+    /// them and a million elements each; the lock's own timeout.
+    fn default() -> Config {
+        Config {
+            executor: cpu_executor::Config {
+                cpus: cpu_executor::default_cpus(None).unwrap_or_else(|_| vec![0, 0]),
+                workers_per_cpu: 1,
+                mailbox_capacity: 4096,
+                batch: 64,
+                thread_name: "holdfast-w".to_owned(),
+            },
+            owners: owners::Config::default(),
+            max_maps: 1024,
+            max_value_size: Config::LINUX_MAX_VALUE_SIZE,
+            default_max_elements: 1_000_000,
+            lock_timeout: rqspinlock::DEFAULT_TIMEOUT,
+        }
+    }
+}
+
+impl Config {
+    /// The largest value size that Linux takes for local storage, which is the default here.
+    pub const LINUX_MAX_VALUE_SIZE: u32 = 65_407;
+}
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The versions have room for so many workers only.
+    #[error("{wanted} workers are too many: at most {} can draw versions", VersionClock::INDEXES)]
+    TooManyWorkers {
+        /// How many were asked for.
+        wanted: usize,
+    },
+    /// The pinned threads.
+    #[error("cannot start the workers: {0}")]
+    Executor(#[from] cpu_executor::StartError),
+    /// The watch for exits.
+    #[error(transparent)]
+    Owners(#[from] owners::StartError),
+}
+
+/// The engine. Cloning it is cheap and gives another handle to the same one.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    executor: Executor<Op, Reply>,
+    workers: Mutex<Option<Workers>>,
+}
+
+impl Engine {
+    /// Starts the pinned threads and the watch for exits.
+    pub fn start(config: Config) -> Result<Engine, StartError> {
+        let workers = config.executor.cpus.len() * config.executor.workers_per_cpu;
+        if workers > VersionClock::INDEXES {
+            return Err(StartError::TooManyWorkers { wanted: workers });
+        }
+        let limits = Limits {
+            max_maps: config.max_maps,
+            max_value_size: config.max_value_size,
+            default_max_elements: config.default_max_elements,
+            min_buckets: BUCKETS_PER_WORKER * workers,
+        };
+        let gauges = std::iter::repeat_with(OnceLock::new).take(workers).collect();
+        let shared = Arc::new(Shared { maps: Maps::new(limits), owners: OnceLock::new(), gauges });
+        let lock_timeout = config.lock_timeout;
+        let make = {
+            let shared = Arc::clone(&shared);
+            move |seat: &Seat| build_worker(seat, lock_timeout, &shared)
+        };
+        let (executor, workers) = Executor::start(config.executor, make)?;
+        let registry = {
+            let executor = executor.clone();
+            Registry::start(config.owners, move |owner| deliver_exit(&executor, owner))?
+        };
+        let _ = shared.owners.set(registry);
+        Ok(Engine(Arc::new(Inner { shared, executor, workers: Mutex::new(Some(workers)) })))
+    }
+
+    /// Ends the pinned threads and the watch for exits, waiting for each within `grace`. What is queued is refused with
+    /// [`Error::ShuttingDown`], and so is what comes later. Blocks; a second call does nothing.
+    pub fn stop(&self, grace: Duration) {
+        let workers = self.0.workers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(workers) = workers {
+            if let Err(error) = workers.stop(grace) {
+                tracing::error!(%error, "the workers did not stop cleanly");
+            }
+            if !self.owners().stop() {
+                tracing::error!("the thread that watches for exits did not stop in time");
+            }
+        }
+    }
+
+    // --- Maps ---
+
+    /// Creates a map. Refused: `Invalid` (name, value size, value type), `MapExists`, `MapLimit`, `OutOfMemory`.
+    pub fn create_map(&self, spec: MapSpec) -> Result<MapInfo, Error> {
+        self.0.shared.maps.create(spec)
+    }
+
+    /// A map as it is now. Refused: `MapNotFound`.
+    pub fn get_map(&self, name: &str) -> Result<MapInfo, Error> {
+        Ok(self.0.shared.maps.find(name)?.info())
+    }
+
+    /// At most `limit` maps with ids above `after`, in the order of their ids.
+    pub fn list_maps(&self, after: MapId, limit: usize) -> Vec<MapInfo> {
+        self.0.shared.maps.list(after, limit)
+    }
+
+    /// Frees a map with all its elements and says how many elements that were. Once it has begun it finishes, also when the
+    /// caller is gone or its deadline passes; until then the map refuses everything, and afterwards its name is free.
+    /// Refused: `MapNotFound`, `MapIdMismatch`, `MapFreeing`, and what [`Engine::update`] says of the way to a worker.
+    pub async fn free_map(&self, name: &str, expected: Option<MapId>, deadline: Option<Instant>) -> Result<u64, Error> {
+        let map = self.0.shared.maps.open(name, expected)?;
+        let worker = self.worker_of(map.id());
+        match self.submit(worker, Op::Free { map }, deadline).await? {
+            Done::Freed(freed) => Ok(freed),
+            other => Err(mixed_up(&other)),
+        }
+    }
+
+    // --- Elements ---
+
+    /// Reads a value, on the calling thread: no lock, no hop, at most a few system calls where the owner is named by pid or
+    /// path. By these reusable names it answers only for whoever has the name now: after the value was found the
+    /// kernel is asked whether its owner is still there.
+    /// Refused: `MapNotFound`, `MapFreeing`, `OwnerNotFound`, `OwnerExited`, `ElementNotFound`, `Invalid`, `OwnerDenied`.
+    pub fn get(&self, map: &str, owner: &OwnerRef) -> Result<Got, Error> {
+        let map = self.0.shared.maps.open(map, None)?;
+        check_kind(&map, ref_kind(owner))?;
+        let found = self.find(&map, owner)?;
+        let storage = found.attachment();
+        let value = map.core.lookup(storage);
+        if !matches!(owner, OwnerRef::Id(_)) && found.has_exited() || state_of(&found) == OwnerState::Exited {
+            return Err(Error::OwnerExited { owner: found.id() });
+        }
+        match value {
+            Some(value) => Ok(Got { value: value.bytes, version: value.version, created: false, owner: found.id() }),
+            None => Err(Error::ElementNotFound { map: map.spec.name.clone() }),
+        }
+    }
+
+    /// Reads a value, or creates it (from `initial`, or zeroes) where there is none.
+    /// Refused: as [`Engine::get`] without `ElementNotFound`, and as [`Engine::update`].
+    pub async fn get_or_create(
+        &self,
+        map: &str,
+        owner: &OwnerRef,
+        initial: Option<Bytes>,
+        deadline: Option<Instant>,
+    ) -> Result<Got, Error> {
+        let opened = self.0.shared.maps.open(map, None)?;
+        if let Some(initial) = &initial {
+            check_value(&opened, initial)?;
+        }
+        match self.get(map, owner) {
+            Err(Error::ElementNotFound { .. }) => {}
+            answer => return answer,
+        }
+        let owner = self.find_or_register(&opened, owner).await?;
+        let worker = self.worker_of(owner.id().0);
+        match self.submit(worker, Op::GetOrCreate { map: opened, owner, initial }, deadline).await? {
+            Done::Got(got) => Ok(got),
+            other => Err(mixed_up(&other)),
+        }
+    }
+
+    /// Creates a value where there is none. Refused: as [`Engine::update`].
+    pub async fn create(
+        &self,
+        map: &str,
+        owner: &OwnerRef,
+        value: Bytes,
+        conditions: Conditions,
+    ) -> Result<Written, Error> {
+        self.update(map, owner, value, UpdateMode::NoExist, conditions).await
+    }
+
+    /// Creates or replaces a value, as `mode` and `conditions` allow.
+    ///
+    /// Refused: `MapNotFound`, `MapIdMismatch`, `MapFreeing`, `MapFull`, `OwnerNotFound`, `OwnerExited`, `OwnerLimit`,
+    /// `OwnerDenied`, `SimulatedOwnersOff`, `Invalid`, `ElementExists`, `ElementNotFound`, `VersionMismatch`, `OutOfMemory`;
+    /// by a lock on the way: `LockTimeout`, `Deadlock`; on the way to the worker: `Overloaded`, `DeadlinePassed`,
+    /// `ShuttingDown`. Whatever it is, nothing has changed.
+    pub async fn update(
+        &self,
+        map: &str,
+        owner: &OwnerRef,
+        value: Bytes,
+        mode: UpdateMode,
+        conditions: Conditions,
+    ) -> Result<Written, Error> {
+        let map = self.0.shared.maps.open(map, conditions.expected_map_id)?;
+        check_value(&map, &value)?;
+        let creates = mode != UpdateMode::Exist && conditions.expected_version.is_none();
+        check_kind(&map, ref_kind(owner))?;
+        let owner = match creates {
+            true => self.find_or_register(&map, owner).await?,
+            false => self.find(&map, owner)?,
+        };
+        let worker = self.worker_of(owner.id().0);
+        let op = Op::Update { map, owner, value, mode, expected: conditions.expected_version };
+        self.written(worker, op, conditions.deadline).await
+    }
+
+    /// Deletes a value and says which version that was. Refused: as [`Engine::update`].
+    pub async fn delete(&self, map: &str, owner: &OwnerRef, conditions: Conditions) -> Result<Written, Error> {
+        let map = self.0.shared.maps.open(map, conditions.expected_map_id)?;
+        check_kind(&map, ref_kind(owner))?;
+        let owner = self.find(&map, owner)?;
+        let worker = self.worker_of(owner.id().0);
+        let op = Op::Delete { map, owner, expected: conditions.expected_version };
+        self.written(worker, op, conditions.deadline).await
+    }
+
+    /// A page of a map's elements. What is there from the first page to the last appears exactly once.
+    /// Refused: `MapNotFound`, `MapIdMismatch`, `MapFreeing`.
+    pub fn list_elements(
+        &self,
+        map: &str,
+        expected: Option<MapId>,
+        cursor: Cursor,
+        limit: usize,
+    ) -> Result<ElementPage, Error> {
+        let map = self.0.shared.maps.open(map, expected)?;
+        let from = local_storage::Cursor { bucket: cursor.bucket, serial: cursor.serial };
+        let page = map.core.list(from, limit, PAGE_BYTES);
+        let elements = page.elements.into_iter().filter_map(|listed| {
+            // Gone: it left between the look at the element and this one.
+            let owner = self.owners().get(OwnerId(listed.owner))?;
+            let identity = owner.identity().clone();
+            Some(ListedElement {
+                owner: owner.id(),
+                identity,
+                value: listed.value.bytes,
+                version: listed.value.version,
+            })
+        });
+        let next = page.next.map(|next| Cursor { bucket: next.bucket, serial: next.serial });
+        Ok(ElementPage { map: map.id(), elements: elements.collect(), next })
+    }
+
+    // --- Owners ---
+
+    /// An owner as it is now. Refused: `OwnerNotFound` (also where it exists, but never had a value), `OwnerExited`, `Invalid`.
+    pub fn get_owner(&self, owner: &OwnerRef) -> Result<OwnerInfo, Error> {
+        Ok(self.owner_info(&self.owners().find(owner)?))
+    }
+
+    /// Who a reference leads to, also where it is no owner yet. Refused: as [`Engine::get_owner`].
+    pub fn identify(&self, owner: &OwnerRef) -> Result<Result<OwnerInfo, owners::Identity>, Error> {
+        match self.owners().find(owner) {
+            Ok(found) => Ok(Ok(self.owner_info(&found))),
+            Err(OwnerError::NotRegistered { identity }) => Ok(Err(identity)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// At most `limit` owners with ids above `after`, in the order of their ids.
+    pub fn list_owners(&self, after: OwnerId, limit: usize) -> Vec<OwnerInfo> {
+        self.owners().list(after, limit).iter().map(|owner| self.owner_info(owner)).collect()
+    }
+
+    /// Makes simulated owners and says how many of them are new. All or none. Refused: `SimulatedOwnersOff`, `OwnerLimit`, `Invalid`.
+    pub async fn create_simulated_owners(&self, kind: OwnerKind, first_id: u64, count: u64) -> Result<u64, Error> {
+        check_simulated(count)?;
+        let this = self.clone();
+        blocking(move || Ok(this.owners().create_simulated(kind, first_id, count, Storage::new)?)).await
+    }
+
+    /// Ends simulated owners and says how many there were, once their values are gone. It finishes also when the caller is gone.
+    /// Refused: `SimulatedOwnersOff`, `Invalid`, `ShuttingDown`.
+    pub async fn destroy_simulated_owners(&self, kind: OwnerKind, first_id: u64, count: u64) -> Result<u64, Error> {
+        check_simulated(count)?;
+        let this = self.clone();
+        blocking(move || {
+            let removed = this.owners().remove_simulated(kind, first_id, count)?;
+            let count = removed.len() as u64;
+            let mut by_worker: Vec<Vec<OwnerHandle>> = vec![Vec::new(); this.0.executor.workers().len()];
+            removed.into_iter().for_each(|owner| by_worker[this.worker_of(owner.id().0)].push(owner));
+            for (worker, owners) in by_worker.into_iter().enumerate() {
+                for owners in owners.chunks(DESTROY_CHUNK) {
+                    this.destroy(worker, owners)?;
+                }
+            }
+            Ok(count)
+        })
+        .await
+    }
+
+    // --- Counters ---
+
+    /// The pinned workers.
+    pub fn workers(&self) -> Vec<cpu_executor::WorkerInfo> {
+        self.0.executor.workers().to_vec()
+    }
+
+    /// Counters of everything.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.0.shared;
+        let gauges = || shared.gauges.iter().filter_map(OnceLock::get);
+        let (maps, elements, bytes) = shared.maps.totals();
+        let workers = self.workers().into_iter().zip(gauges());
+        Stats {
+            workers: workers.map(|(border, gauges)| WorkerStats { border, lock: gauges.lock.snapshot() }).collect(),
+            maps,
+            elements,
+            bytes,
+            owners: self.owners().counts(),
+            retry_list: gauges().map(Gauges::retry_length).sum(),
+            retired: local_storage::waiting(),
+        }
+    }
+
+    // --- Inside ---
+
+    fn owners(&self) -> &Registry<Storage> {
+        self.0.shared.owners.get().expect("set before start returns")
+    }
+
+    fn worker_of(&self, number: u64) -> usize {
+        route(&self.0.executor, number)
+    }
+
+    fn find(&self, map: &Map, owner: &OwnerRef) -> Result<OwnerHandle, Error> {
+        let found = self.owners().find(owner).map_err(|error| match error {
+            // It is there, it just has no value anywhere.
+            OwnerError::NotRegistered { .. } => Error::ElementNotFound { map: map.spec.name.clone() },
+            other => other.into(),
+        })?;
+        check_kind(map, Some(found.kind()))?;
+        Ok(found)
+    }
+
+    async fn find_or_register(&self, map: &Map, owner: &OwnerRef) -> Result<OwnerHandle, Error> {
+        let found = match self.owners().find(owner) {
+            Err(OwnerError::NotRegistered { .. }) => {
+                let (this, owner) = (self.clone(), owner.clone());
+                blocking(move || Ok(this.owners().register(&owner, Storage::new)?)).await?
+            }
+            found => found?,
+        };
+        check_kind(map, Some(found.kind()))?;
+        Ok(found)
+    }
+
+    async fn submit(&self, worker: usize, op: Op, deadline: Option<Instant>) -> Reply {
+        let ticket = self.0.executor.submit(worker, op, deadline).map_err(|refused| self.refused(worker, refused))?;
+        ticket.await.map_err(|refused| self.refused(worker, refused))?
+    }
+
+    async fn written(&self, worker: usize, op: Op, deadline: Option<Instant>) -> Result<Written, Error> {
+        match self.submit(worker, op, deadline).await? {
+            Done::Written(written) => Ok(written),
+            other => Err(mixed_up(&other)),
+        }
+    }
+
+    /// On a blocking thread: waits as long as it takes, since the owners have left already.
+    fn destroy(&self, worker: usize, owners: &[OwnerHandle]) -> Result<(), Error> {
+        loop {
+            match self.0.executor.submit_wait(worker, Op::Destroy { owners: owners.to_vec() }, None) {
+                Ok(reply) => return reply.map(drop),
+                Err(Refused::Overloaded) => {}
+                Err(refused) => return Err(self.refused(worker, refused)),
+            }
+        }
+    }
+
+    fn refused(&self, worker: usize, refused: Refused) -> Error {
+        match refused {
+            Refused::Overloaded => {
+                let queued = self.0.executor.workers().get(worker).map_or(0, |worker| worker.queued());
+                Error::Overloaded { worker, queued }
+            }
+            Refused::DeadlinePassed => Error::DeadlinePassed,
+            Refused::Stopped => Error::ShuttingDown,
+            Refused::Dropped => Error::Internal { problem: format!("worker {worker} lost a reply") },
+        }
+    }
+
+    fn owner_info(&self, owner: &OwnerHandle) -> OwnerInfo {
+        let (storage_serial, elements, bytes) = match local_storage::Owner::slot(owner.attachment()).state() {
+            SlotState::Storage { serial, elements, bytes } => (Some(serial), elements, bytes),
+            SlotState::Empty | SlotState::Exiting | SlotState::Dead => (None, 0, 0),
+        };
+        OwnerInfo {
+            id: owner.id(),
+            identity: owner.identity().clone(),
+            state: state_of(owner),
+            storage_serial,
+            worker: self.worker_of(owner.id().0),
+            elements,
+            bytes,
+        }
+    }
+}
+
+#[cfg(feature = "test-hooks")]
+impl Engine {
+    /// For tests: runs `body` on a worker, which does nothing else meanwhile.
+    pub fn stall_worker(&self, worker: usize, body: impl FnOnce() + Send + 'static) {
+        let op = Op::Run(Box::new(move |_| body()));
+        self.0.executor.submit_detached(worker, op).expect("a test stalls a running worker");
+    }
+
+    /// For tests: runs `body` on a worker while it holds the lock of the bucket that an owner with this storage serial has
+    /// in the map.
+    pub fn hold_bucket_lock(&self, worker: usize, map: &str, serial: u64, body: impl FnOnce() + Send + 'static) {
+        let map = self.0.shared.maps.find(map).expect("a test holds a lock of a map that is there");
+        let op = Op::Run(Box::new(move |cx| map.core.hold_bucket(cx, serial, body)));
+        self.0.executor.submit_detached(worker, op).expect("a test stalls a running worker");
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("workers", &self.0.executor.workers().len()).finish_non_exhaustive()
+    }
+}
+
+/// On the worker's own thread: its lock context never leaves it.
+fn build_worker(seat: &Seat, lock_timeout: Duration, shared: &Arc<Shared>) -> Result<Worker, String> {
+    let cpu = Cpu::builder().timeout(lock_timeout).register().map_err(|error| error.to_string())?;
+    let versions = VersionClock::new(seat.worker).ok_or("there are more workers than versions can tell apart")?;
+    let lock = cpu.events();
+    let cx = Context::new(cpu, versions, lock_timeout);
+    let _ = shared.gauges[seat.worker].set(Gauges { lock, retry_length: cx.retry_length() });
+    Ok(Worker::new(cx, Arc::clone(shared)))
+}
+
+/// On the exit thread: an exit must not be lost, so a full mailbox is waited for.
+fn deliver_exit(executor: &Executor<Op, Reply>, owner: OwnerHandle) {
+    let worker = route(executor, owner.id().0);
+    loop {
+        match executor.submit_detached(worker, Op::Destroy { owners: vec![Arc::clone(&owner)] }) {
+            Ok(()) => return,
+            Err(Refused::Overloaded) => {}
+            Err(refused) => {
+                // The server is stopping, or the worker has died: its values go with the process.
+                tracing::debug!(?refused, owner_id = %owner.id(), "an exit was not delivered");
+                return;
+            }
+        }
+    }
+}
+
+/// The worker that an owner's or a map's number leads to. Multiplicative hashing by the high bits, so that it does not follow
+/// the buckets, which go by the low ones.
+fn route(executor: &Executor<Op, Reply>, number: u64) -> usize {
+    let hash = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    ((hash * executor.workers().len() as u64) >> 32) as usize
+}
+
+fn state_of(owner: &OwnerHandle) -> OwnerState {
+    match local_storage::Owner::slot(owner.attachment()).state() {
+        SlotState::Dead => OwnerState::Exited,
+        SlotState::Exiting => OwnerState::Exiting,
+        SlotState::Empty | SlotState::Storage { .. } => OwnerState::Live,
+    }
+}
+
+/// The kind of owner that a reference is bound to lead to, where it says so by itself.
+fn ref_kind(owner: &OwnerRef) -> Option<OwnerKind> {
+    match owner {
+        OwnerRef::Task { .. } | OwnerRef::Peer(_) => Some(OwnerKind::Task),
+        OwnerRef::CgroupPath(_) | OwnerRef::CgroupId(_) => Some(OwnerKind::Cgroup),
+        OwnerRef::Simulated { kind, .. } => Some(*kind),
+        OwnerRef::Id(_) => None,
+    }
+}
+
+fn check_kind(map: &Map, kind: Option<OwnerKind>) -> Result<(), Error> {
+    match kind {
+        Some(kind) if kind != map.spec.kind => Err(Error::Invalid {
+            field: "owner",
+            kind: Invalid::OwnerKind,
+            problem: format!("it is a {kind}, and map {:?} is for {}s", map.spec.name, map.spec.kind),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_value(map: &Map, value: &[u8]) -> Result<(), Error> {
+    match value.len() == map.spec.value_size as usize {
+        true => Ok(()),
+        false => Err(refusal::value_size(map.spec.value_size, value.len())),
+    }
+}
+
+fn check_simulated(count: u64) -> Result<(), Error> {
+    if (1..=SIMULATED_PER_CALL).contains(&count) {
+        return Ok(());
+    }
+    let problem = format!("{count} is not between 1 and {SIMULATED_PER_CALL}: make several calls");
+    Err(Error::Invalid { field: "count", kind: Invalid::Argument, problem })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| Err(Error::Internal { problem: format!("a blocking task ended early: {error}") }))
+}
+
+fn mixed_up(done: &Done) -> Error {
+    Error::Internal { problem: format!("a worker answered {done:?} to another question") }
+}

@@ -1,0 +1,225 @@
+//! The registry of maps: by name for every call, in the order of their ids for listings.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dashmap::DashMap;
+use local_storage::{CreateMapError, StorageMap};
+
+use crate::error::{Error, Invalid};
+use crate::types::{MapId, MapInfo, MapSpec, MapState};
+
+/// The longest name of a map or of a value type, in bytes.
+const LONGEST_NAME: usize = 128;
+
+/// A map with what the core does not need to know of it.
+#[derive(Debug)]
+pub(crate) struct Map {
+    pub(crate) spec: MapSpec,
+    pub(crate) core: Arc<StorageMap>,
+}
+
+impl Map {
+    pub(crate) fn id(&self) -> MapId {
+        self.core.id()
+    }
+
+    pub(crate) fn info(&self) -> MapInfo {
+        let elements = self.core.elements();
+        MapInfo {
+            id: self.id(),
+            spec: self.spec.clone(),
+            buckets: self.core.buckets() as u32,
+            elements,
+            bytes: elements * u64::from(self.spec.value_size),
+            state: if self.core.is_freeing() { MapState::Freeing } else { MapState::Active },
+        }
+    }
+}
+
+/// What every map of a server is bound by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_maps: usize,
+    pub(crate) max_value_size: u32,
+    pub(crate) default_max_elements: u64,
+    pub(crate) min_buckets: usize,
+}
+
+pub(crate) struct Maps {
+    limits: Limits,
+    by_name: DashMap<String, Arc<Map>>,
+    /// Its mutex serialises creates and removals; lookups never take it.
+    by_id: Mutex<BTreeMap<MapId, Arc<Map>>>,
+    last_id: AtomicU64,
+}
+
+impl Maps {
+    pub(crate) fn new(limits: Limits) -> Maps {
+        Maps { limits, by_name: DashMap::new(), by_id: Mutex::default(), last_id: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn create(&self, mut spec: MapSpec) -> Result<MapInfo, Error> {
+        check_name(&spec.name)?;
+        if spec.value_type.len() > LONGEST_NAME || spec.value_type.chars().any(char::is_control) {
+            return Err(Error::Invalid {
+                field: "value_type",
+                kind: Invalid::Name,
+                problem: format!("expected at most {LONGEST_NAME} bytes without control characters"),
+            });
+        }
+        if !(1..=self.limits.max_value_size).contains(&spec.value_size) {
+            return Err(Error::Invalid {
+                field: "value_size",
+                kind: Invalid::ValueSize,
+                problem: format!("{} is not between 1 and {} bytes", spec.value_size, self.limits.max_value_size),
+            });
+        }
+        if spec.max_elements == 0 {
+            spec.max_elements = self.limits.default_max_elements;
+        }
+        let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(present) = self.by_name.get(&spec.name) {
+            return Err(Error::MapExists { name: spec.name, id: present.id() });
+        }
+        if by_id.len() >= self.limits.max_maps {
+            return Err(Error::MapLimit { limit: self.limits.max_maps });
+        }
+        // Relaxed: only uniqueness counts, and the mutex orders it anyway.
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let core = StorageMap::new(local_storage::MapSpec {
+            id,
+            value_size: spec.value_size,
+            max_elements: spec.max_elements,
+            min_buckets: self.limits.min_buckets,
+        });
+        let core = Arc::new(core.map_err(|error| match error {
+            CreateMapError::OutOfMemory { .. } => Error::OutOfMemory,
+            CreateMapError::ValueSizeZero | CreateMapError::NoElements => {
+                Error::Internal { problem: error.to_string() }
+            }
+        })?);
+        let map = Arc::new(Map { spec, core });
+        by_id.insert(id, Arc::clone(&map));
+        self.by_name.insert(map.spec.name.clone(), Arc::clone(&map));
+        Ok(map.info())
+    }
+
+    /// The map of this name, whatever its state.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Map>, Error> {
+        let found = self.by_name.get(name).map(|map| Arc::clone(&map));
+        found.ok_or_else(|| Error::MapNotFound { name: name.to_owned() })
+    }
+
+    /// The map of this name if it takes operations and is the one that the caller means.
+    pub(crate) fn open(&self, name: &str, expected: Option<MapId>) -> Result<Arc<Map>, Error> {
+        let map = self.find(name)?;
+        match expected {
+            Some(expected) if expected != map.id() => {
+                Err(Error::MapIdMismatch { name: name.to_owned(), expected, actual: map.id() })
+            }
+            _ if map.core.is_freeing() => Err(Error::MapFreeing { name: name.to_owned() }),
+            _ => Ok(map),
+        }
+    }
+
+    /// Takes a freed map out; its name is free from then on.
+    pub(crate) fn remove(&self, map: &Map) {
+        let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        self.by_name.remove_if(&map.spec.name, |_, found| found.id() == map.id());
+        by_id.remove(&map.id());
+    }
+
+    /// At most `limit` maps with ids above `after`, in the order of their ids.
+    pub(crate) fn list(&self, after: MapId, limit: usize) -> Vec<MapInfo> {
+        let by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        let maps: Vec<_> = by_id.range(after.saturating_add(1)..).take(limit).map(|(_, map)| Arc::clone(map)).collect();
+        drop(by_id);
+        maps.iter().map(|map| map.info()).collect()
+    }
+
+    /// Maps, elements and bytes of value now.
+    pub(crate) fn totals(&self) -> (u64, u64, u64) {
+        let by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        let add = |(elements, bytes), map: &Arc<Map>| (elements + map.core.elements(), bytes + map.core.bytes());
+        let (elements, bytes) = by_id.values().fold((0, 0), add);
+        (by_id.len() as u64, elements, bytes)
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:/-".contains(&byte));
+    if first && rest && name.len() <= LONGEST_NAME {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(32).collect();
+    Err(Error::Invalid {
+        field: "name",
+        kind: Invalid::Name,
+        problem: format!(
+            "{shown:?} ({} bytes) is no name for a map: expected 1 to {LONGEST_NAME} bytes of A-Z a-z 0-9 _ . : / -, \
+             beginning with a letter or a digit",
+            name.len()
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use owners::OwnerKind;
+
+    fn spec(name: &str) -> MapSpec {
+        MapSpec { name: name.into(), kind: OwnerKind::Task, value_size: 8, max_elements: 0, value_type: String::new() }
+    }
+
+    fn maps() -> Maps {
+        Maps::new(Limits { max_maps: 2, max_value_size: 64, default_max_elements: 100, min_buckets: 16 })
+    }
+
+    #[test]
+    fn names_are_checked_and_said_back() {
+        for good in ["a", "0", "team/app:v1.2_x-y", &"n".repeat(128)] {
+            assert_eq!(check_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", "-a", ".a", "a b", "a\0", "ä", "a\n", &"n".repeat(129)] {
+            assert!(
+                matches!(check_name(bad), Err(Error::Invalid { field: "name", kind: Invalid::Name, .. })),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn sizes_and_limits() {
+        let maps = maps();
+        for value_size in [0, 65] {
+            let refused = maps.create(MapSpec { value_size, ..spec("a") });
+            assert!(matches!(refused, Err(Error::Invalid { field: "value_size", .. })));
+        }
+        let a = maps.create(spec("a")).unwrap();
+        assert_eq!((a.spec.max_elements, a.elements, a.state), (100, 0, MapState::Active));
+        assert_eq!(maps.create(spec("a")), Err(Error::MapExists { name: "a".into(), id: a.id }));
+        let b = maps.create(spec("b")).unwrap();
+        assert_eq!(maps.create(spec("c")), Err(Error::MapLimit { limit: 2 }));
+        maps.remove(&maps.find("a").unwrap());
+        let c = maps.create(spec("c")).unwrap();
+        assert_eq!(maps.list(0, 1)[0].id, b.id);
+        assert_eq!(maps.list(b.id, 9).iter().map(|map| map.id).collect::<Vec<_>>(), [c.id]);
+        assert_eq!(maps.list(u64::MAX, 9), []);
+        assert_eq!(maps.totals().0, 2);
+    }
+
+    #[test]
+    fn a_name_that_has_passed_on_is_told_by_the_id() {
+        let maps = maps();
+        let old = maps.create(spec("a")).unwrap().id;
+        maps.remove(&maps.find("a").unwrap());
+        let new = maps.create(spec("a")).unwrap().id;
+        let refused = maps.open("a", Some(old)).unwrap_err();
+        assert_eq!(refused, Error::MapIdMismatch { name: "a".into(), expected: old, actual: new });
+        assert_eq!(maps.open("a", Some(new)).unwrap().id(), new);
+    }
+}

@@ -1,0 +1,189 @@
+//! The domain's vocabulary: what goes into the engine and what comes out.
+//! Wire types are the server's business; nothing here knows gRPC.
+
+use std::time::Instant;
+
+use owners::{Identity, OwnerId, OwnerKind};
+
+/// The number of a map: issued by the engine, never reused while it runs, starts at 1.
+pub type MapId = u64;
+
+/// The version of an element: unique within its map, never 0, compared for equality only.
+pub type Version = u64;
+
+/// What a map is made of, as its creator asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapSpec {
+    /// 1 to 128 bytes of `A-Z a-z 0-9 _ . : / -`, beginning with a letter or a digit.
+    pub name: String,
+    /// Who owns the values.
+    pub kind: OwnerKind,
+    /// Bytes per value, 1 to the server's limit (65,407 by default).
+    pub value_size: u32,
+    /// How many elements fit; 0 takes the server's default.
+    pub max_elements: u64,
+    /// What a value means, for people and tools: `u64`, `utf8`, or a name of the user's own, up to 128 bytes.
+    pub value_type: String,
+}
+
+/// Whether a map takes operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapState {
+    /// It does.
+    Active,
+    /// It is being freed: every operation is refused, the count falls to 0, then the map is gone.
+    Freeing,
+}
+
+/// A map as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapInfo {
+    /// Its number.
+    pub id: MapId,
+    /// What it was created with; `max_elements` is the effective one.
+    pub spec: MapSpec,
+    /// How many buckets it has; an owner's bucket is its storage serial modulo this.
+    pub buckets: u32,
+    /// Elements now.
+    pub elements: u64,
+    /// Bytes of value now: elements times value size.
+    pub bytes: u64,
+    /// Whether it takes operations.
+    pub state: MapState,
+}
+
+/// When an update may happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpdateMode {
+    /// Present or absent.
+    #[default]
+    Any,
+    /// Only if absent.
+    NoExist,
+    /// Only if present.
+    Exist,
+}
+
+/// What every call on a storage may say beside map, owner and value.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conditions {
+    /// The element must have this version.
+    pub expected_version: Option<Version>,
+    /// The name must still belong to this map.
+    pub expected_map_id: Option<MapId>,
+    /// When the caller stops waiting. Work that has not begun by then never runs.
+    pub deadline: Option<Instant>,
+}
+
+/// A value that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Got {
+    /// The bytes; their number is the map's value size.
+    pub value: Vec<u8>,
+    /// The version that the value belongs to.
+    pub version: Version,
+    /// Whether this call created it.
+    pub created: bool,
+    /// The owner, for the next call.
+    pub owner: OwnerId,
+}
+
+/// A mutation that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The element's version from now on (for a delete: the version that was deleted).
+    pub version: Version,
+    /// The owner, for the next call.
+    pub owner: OwnerId,
+}
+
+/// Where a listing of elements stands. Opaque to clients; the server wraps it in its page token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The bucket to go on with.
+    pub bucket: u32,
+    /// Storages up to this serial were shown already in that bucket.
+    pub serial: u64,
+}
+
+/// One element of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedElement {
+    /// Whose it is.
+    pub owner: OwnerId,
+    /// Who that is.
+    pub identity: Identity,
+    /// The bytes.
+    pub value: Vec<u8>,
+    /// Their version.
+    pub version: Version,
+}
+
+/// One page of a listing of elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElementPage {
+    /// The map that the page is of.
+    pub map: MapId,
+    /// At most as many as were asked for, and about 1 MiB of values at most.
+    pub elements: Vec<ListedElement>,
+    /// Where to go on; none means that was the last page.
+    pub next: Option<Cursor>,
+}
+
+/// Where an owner is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerState {
+    /// It runs; its storage takes operations.
+    Live,
+    /// It has left; its storage is being destroyed.
+    Exiting,
+    /// It has left and its storage is gone.
+    Exited,
+}
+
+/// An owner as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerInfo {
+    /// Its number.
+    pub id: OwnerId,
+    /// Who it is.
+    pub identity: Identity,
+    /// Where it is in its life.
+    pub state: OwnerState,
+    /// The serial of its storage, when it has one: its bucket in a map is this modulo the map's buckets.
+    pub storage_serial: Option<u64>,
+    /// The pinned worker that runs its mutations.
+    pub worker: usize,
+    /// Elements it has, in all maps.
+    pub elements: u64,
+    /// Bytes of value it has, in all maps.
+    pub bytes: u64,
+}
+
+/// Counters of the whole engine. Each is read on its own: together they are a picture, not a snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// One entry a pinned worker, by index.
+    pub workers: Vec<WorkerStats>,
+    /// Maps now, those that are being freed included.
+    pub maps: u64,
+    /// Elements in all maps now.
+    pub elements: u64,
+    /// Bytes of value in all maps now.
+    pub bytes: u64,
+    /// What the registry of owners counts.
+    pub owners: owners::Counts,
+    /// Unlinking work that a refused lock has put off. Falls to 0 by itself.
+    pub retry_list: u64,
+    /// Objects that readers may still see and that wait for a grace period.
+    pub retired: u64,
+}
+
+/// Counters of one pinned worker.
+#[derive(Clone, Debug)]
+pub struct WorkerStats {
+    /// What the border counts.
+    pub border: cpu_executor::WorkerInfo,
+    /// What the lock counts.
+    pub lock: rqspinlock::Events,
+}

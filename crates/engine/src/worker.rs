@@ -1,0 +1,257 @@
+//! What runs on a pinned thread: the operations, the steps of map frees, and the tidying up in between.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cpu_executor::{Background, Job, Responder};
+use local_storage::{Context, MapFree, OwnerSlot, Progress};
+use owners::{Owner, Registry};
+use rqspinlock::EventsHandle;
+
+use crate::error::Error;
+use crate::maps::{Map, Maps};
+use crate::refusal;
+use crate::types::{Got, UpdateMode, Version, Written};
+
+/// How many elements (or empty buckets) a free takes out before other operations have their turn: some 50 us.
+const FREE_STEP: u64 = 256;
+/// How many put-off unlinkings are tried between two batches.
+const RETRY_STEP: usize = 64;
+/// How long a worker that waits for somebody else's lock or for a grace period sleeps at most.
+const TIDY_PAUSE: Duration = Duration::from_millis(1);
+/// How often an idle worker helps reclamation on before it sleeps until there is work: a reader that stays pinned for longer
+/// than this many pauses leaves the rest to whoever comes next.
+const TIDY_ROUNDS: u32 = 1000;
+
+/// What the core knows of an owner.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    id: u64,
+    slot: OwnerSlot,
+}
+
+impl Storage {
+    pub(crate) fn new(id: owners::OwnerId) -> Storage {
+        Storage { id: id.0, slot: OwnerSlot::new() }
+    }
+}
+
+impl local_storage::Owner for Storage {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn slot(&self) -> &OwnerSlot {
+        &self.slot
+    }
+}
+
+/// An owner as it goes around in here.
+pub(crate) type OwnerHandle = Arc<Owner<Storage>>;
+
+/// What a worker is asked to do.
+pub(crate) enum Op {
+    Update {
+        map: Arc<Map>,
+        owner: OwnerHandle,
+        value: Bytes,
+        mode: UpdateMode,
+        expected: Option<Version>,
+    },
+    /// Without an initial value it is zeroes.
+    GetOrCreate {
+        map: Arc<Map>,
+        owner: OwnerHandle,
+        initial: Option<Bytes>,
+    },
+    Delete {
+        map: Arc<Map>,
+        owner: OwnerHandle,
+        expected: Option<Version>,
+    },
+    Free {
+        map: Arc<Map>,
+    },
+    /// Owners that have left.
+    Destroy {
+        owners: Vec<OwnerHandle>,
+    },
+    #[cfg(feature = "test-hooks")]
+    Run(Box<dyn FnOnce(&Context) + Send>),
+}
+
+/// What it was.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Written(Written),
+    Got(Got),
+    Freed(u64),
+    Nothing,
+}
+
+pub(crate) type Reply = Result<Done, Error>;
+
+/// What the workers share with the engine.
+pub(crate) struct Shared {
+    pub(crate) maps: Maps,
+    /// Set before the first operation: the registry's exit thread needs the workers, and they need it.
+    pub(crate) owners: OnceLock<Registry<Storage>>,
+    /// One cell a worker, for its counters.
+    pub(crate) gauges: Box<[OnceLock<Gauges>]>,
+}
+
+/// What anybody may read of a worker.
+pub(crate) struct Gauges {
+    pub(crate) lock: EventsHandle,
+    pub(crate) retry_length: Arc<AtomicU64>,
+}
+
+impl Gauges {
+    pub(crate) fn retry_length(&self) -> u64 {
+        // Relaxed: a count for people.
+        self.retry_length.load(Ordering::Relaxed)
+    }
+}
+
+/// A map that is being freed, and who waits for it.
+struct Free {
+    map: Arc<Map>,
+    steps: MapFree,
+    responder: Responder<Reply>,
+}
+
+pub(crate) struct Worker {
+    cx: Context,
+    shared: Arc<Shared>,
+    frees: VecDeque<Free>,
+    tidy_rounds: u32,
+}
+
+impl Worker {
+    pub(crate) fn new(cx: Context, shared: Arc<Shared>) -> Worker {
+        Worker { cx, shared, frees: VecDeque::new(), tidy_rounds: 0 }
+    }
+
+    fn update(
+        &self,
+        map: &Map,
+        owner: &OwnerHandle,
+        value: &[u8],
+        mode: UpdateMode,
+        expected: Option<Version>,
+    ) -> Reply {
+        let mode = match mode {
+            UpdateMode::Any => local_storage::Mode::Any,
+            UpdateMode::NoExist => local_storage::Mode::NoExist,
+            UpdateMode::Exist => local_storage::Mode::Exist,
+        };
+        match map.core.update(&self.cx, owner.attachment(), value, mode, expected) {
+            Ok(written) => Ok(Done::Written(Written { version: written.version, owner: owner.id() })),
+            Err(error) => Err(refusal::update(error, map, owner.id(), expected)),
+        }
+    }
+
+    fn get_or_create(&self, map: &Map, owner: &OwnerHandle, initial: Option<&[u8]>) -> Reply {
+        let zeroes;
+        let initial = match initial {
+            Some(initial) => initial,
+            None => {
+                zeroes = vec![0; map.spec.value_size as usize];
+                &zeroes
+            }
+        };
+        match map.core.get_or_create(&self.cx, owner.attachment(), initial) {
+            Ok((value, created)) => {
+                Ok(Done::Got(Got { value: value.bytes, version: value.version, created, owner: owner.id() }))
+            }
+            Err(error) => Err(refusal::update(error, map, owner.id(), None)),
+        }
+    }
+
+    fn delete(&self, map: &Map, owner: &OwnerHandle, expected: Option<Version>) -> Reply {
+        match map.core.delete(&self.cx, owner.attachment(), expected) {
+            Ok(version) => Ok(Done::Written(Written { version, owner: owner.id() })),
+            Err(error) => Err(refusal::delete(error, map, owner.id(), expected)),
+        }
+    }
+
+    fn destroy(&self, owners: Vec<OwnerHandle>) -> Reply {
+        for owner in owners {
+            local_storage::destroy(&self.cx, owner.attachment());
+            if let Some(registry) = self.shared.owners.get() {
+                registry.retire(&owner);
+            }
+        }
+        Ok(Done::Nothing)
+    }
+
+    fn begin_free(&mut self, map: Arc<Map>, responder: Responder<Reply>) {
+        match MapFree::begin(&map.core) {
+            Ok(steps) => self.frees.push_back(Free { map, steps, responder }),
+            Err(local_storage::AlreadyFreeing) => {
+                responder.send(Err(Error::MapFreeing { name: map.spec.name.clone() }))
+            }
+        }
+    }
+
+    /// One step of the free whose turn it is.
+    fn free_step(&mut self) -> Option<Background> {
+        let mut free = self.frees.pop_front()?;
+        let next = match free.steps.step(&self.cx, FREE_STEP) {
+            Progress::Done { freed } => {
+                self.shared.maps.remove(&free.map);
+                tracing::info!(map = %free.map.spec.name, map_id = free.map.id(), freed, "map freed");
+                free.responder.send(Ok(Done::Freed(freed)));
+                return Some(Background::Again);
+            }
+            Progress::More => Background::Again,
+            Progress::Waiting => Background::After(TIDY_PAUSE),
+        };
+        self.frees.push_back(free);
+        Some(next)
+    }
+}
+
+impl cpu_executor::Worker for Worker {
+    type Op = Op;
+    type Reply = Reply;
+
+    fn run(&mut self, job: Job<Op, Reply>) {
+        let Job { op, responder, deadline, span, .. } = job;
+        let _entered = span.enter();
+        self.tidy_rounds = 0;
+        self.cx.set_deadline(deadline);
+        let reply = match op {
+            Op::Update { map, owner, value, mode, expected } => self.update(&map, &owner, &value, mode, expected),
+            Op::GetOrCreate { map, owner, initial } => self.get_or_create(&map, &owner, initial.as_deref()),
+            Op::Delete { map, owner, expected } => self.delete(&map, &owner, expected),
+            Op::Destroy { owners } => self.destroy(owners),
+            Op::Free { map } => return self.begin_free(map, responder),
+            #[cfg(feature = "test-hooks")]
+            Op::Run(hook) => {
+                hook(&self.cx);
+                Ok(Done::Nothing)
+            }
+        };
+        responder.send(reply);
+    }
+
+    fn background(&mut self) -> Background {
+        let left = self.cx.work_off(RETRY_STEP);
+        if let Some(next) = self.free_step() {
+            return next;
+        }
+        if left > 0 {
+            return Background::After(TIDY_PAUSE);
+        }
+        if local_storage::waiting() == 0 || self.tidy_rounds == TIDY_ROUNDS {
+            return Background::Idle;
+        }
+        local_storage::collect();
+        self.tidy_rounds += 1;
+        Background::After(TIDY_PAUSE)
+    }
+}

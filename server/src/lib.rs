@@ -1,1 +1,25 @@
-//! The Holdfast server: task and cgroup storage maps over gRPC.
+//! The Holdfast server: gRPC in front of the [`engine`].
+//!
+//! ```text
+//!   bytes ──▶ transport ──▶ calls ──▶ tonic's routes ──▶ services ──▶ engine
+//!             connections,   span, drain,                 authorize, convert,
+//!             bounds, ends   deadline, panics             one call, convert back; status
+//! ```
+//!
+//! [`config::CommandLine`] → [`config::Config`] → [`app::App`] → [`app::Serving`], which the binary and the tests share.
+//!
+//! Invariants: wire types stay in `services`, `convert`, `status` and `pages`. No lock of the domain is waited for here:
+//! reads are lock-free, and everything else runs on the engine's pinned workers.
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod authorize;
+mod calls;
+pub mod config;
+mod convert;
+pub mod logging;
+mod pages;
+mod services;
+mod status;
+pub mod transport;

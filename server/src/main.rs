@@ -1,0 +1,100 @@
+//! `holdfastd`: see `holdfastd --help`.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write};
+use std::process::{ExitCode, exit};
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use holdfastd::app::App;
+use holdfastd::config::{CommandLine, Config};
+use holdfastd::logging;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How many threads may be blocked in system calls for owners that are registered.
+const BLOCKING_THREADS: usize = 16;
+/// What a second signal ends with.
+const ENDED_AT_ONCE: i32 = 1;
+
+fn main() -> ExitCode {
+    let config = parse();
+    logging::init(&config.log);
+    let ended = runtime(&config).and_then(|runtime| {
+        let ended = runtime.block_on(run(config));
+        // What is stuck in a system call is left behind.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        ended
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // stderr may be gone; there is nobody else to tell.
+            let _ = writeln!(io::stderr(), "holdfastd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything is parsed before anything is bound. Wrong usage ends with exit code 2.
+fn parse() -> Config {
+    let command_line = CommandLine::parse();
+    command_line
+        .into_config()
+        .unwrap_or_else(|error| CommandLine::command().error(ErrorKind::ValueValidation, error).exit())
+}
+
+fn runtime(config: &Config) -> Result<Runtime, Box<dyn std::error::Error>> {
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(config.io_threads)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("holdfast-io")
+        .build()?;
+    Ok(runtime)
+}
+
+async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let mut signals = Signals::new()?;
+    let app = App::build(config).await?;
+    let lines: String = app.endpoints().map(|endpoint| format!("serving grpc {endpoint}\n")).collect();
+    let serving = app.serve();
+    announce(&lines);
+    signals.next().await;
+    tokio::spawn(async move {
+        signals.next().await;
+        tracing::warn!("a second signal: ending at once");
+        exit(ENDED_AT_ONCE);
+    });
+    serving.drain().await;
+    Ok(())
+}
+
+/// For scripts and tests that wait for it. Nobody has to listen.
+fn announce(lines: &str) {
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush()) {
+        tracing::debug!(%error, "nobody reads stdout");
+    }
+}
+
+/// What asks the server to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The server itself.
+
+use std::sync::Arc;
+
+use engine::LockEvents;
+use holdfast_proto::v1::admin_service_server::AdminService;
+use holdfast_proto::v1::{
+    BorderStats, GetInfoRequest, GetInfoResponse, GetStatsRequest, GetStatsResponse, LockStats, WorkerInfo, WorkerStats,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Node, allow, open};
+use crate::authorize::Action;
+
+/// How recursion on a lock is recognised; there is one way yet.
+const GUARD: &str = "rqspinlock";
+
+pub(super) struct Service(pub(super) Arc<Node>);
+
+#[tonic::async_trait]
+impl AdminService for Service {
+    async fn get_info(&self, request: Request<GetInfoRequest>) -> Result<Response<GetInfoResponse>, Status> {
+        let (caller, _, GetInfoRequest {}) = open(request)?;
+        allow(&caller, Action::ReadServer, None)?;
+        let Node { engine, about, .. } = &*self.0;
+        Ok(Response::new(GetInfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance_id: about.instance_id.clone(),
+            start_time: Some(about.started.into()),
+            pid_namespace_inode: about.pid_namespace_inode,
+            guard: GUARD.to_owned(),
+            workers: engine.workers().iter().map(worker_info).collect(),
+            limits: Some(about.limits),
+            simulated_owners_allowed: about.simulated_owners,
+        }))
+    }
+
+    async fn get_stats(&self, request: Request<GetStatsRequest>) -> Result<Response<GetStatsResponse>, Status> {
+        let (caller, _, GetStatsRequest {}) = open(request)?;
+        allow(&caller, Action::ReadServer, None)?;
+        let Node { engine, about, connections, .. } = &*self.0;
+        let stats = engine.stats();
+        Ok(Response::new(GetStatsResponse {
+            instance_id: about.instance_id.clone(),
+            workers: stats.workers.into_iter().map(worker_stats).collect(),
+            maps: stats.maps,
+            elements: stats.elements,
+            bytes: stats.bytes,
+            task_owners: stats.owners.tasks as u64,
+            cgroup_owners: stats.owners.cgroups as u64,
+            simulated_owners: stats.owners.simulated as u64,
+            retry_list_length: stats.retry_list,
+            retired_pending: stats.retired,
+            exits_seen: stats.owners.exits,
+            connections: connections.open() as u64,
+        }))
+    }
+}
+
+fn worker_info(worker: &engine::WorkerInfo) -> WorkerInfo {
+    WorkerInfo {
+        index: worker.index() as u32,
+        processor: u32::try_from(worker.processor()).ok(),
+        pinned: worker.pinned(),
+        tid: worker.tid(),
+    }
+}
+
+fn worker_stats(engine::WorkerStats { border, lock }: engine::WorkerStats) -> WorkerStats {
+    WorkerStats {
+        index: border.index() as u32,
+        lock: Some(lock_stats(lock)),
+        border: Some(BorderStats {
+            mailbox_length: border.queued() as u64,
+            mailbox_high_water: border.high_water(),
+            jobs: border.jobs(),
+            batches: border.batches(),
+            cancelled: border.cancelled() + border.expired(),
+            dropped_replies: border.dropped(),
+        }),
+    }
+}
+
+fn lock_stats(events: LockEvents) -> LockStats {
+    let LockEvents {
+        fast,
+        stolen,
+        queued,
+        claimed,
+        parked,
+        trylock_fallback,
+        aa,
+        abba,
+        timeouts,
+        flushed,
+        out_of_order,
+    } = events;
+    LockStats { fast, stolen, queued, claimed, parked, trylock_fallback, aa, abba, timeouts, flushed, out_of_order }
+}

@@ -1,0 +1,137 @@
+//! Values.
+
+use std::sync::Arc;
+
+use engine::{Conditions, Cursor, Error, MapId, OwnerRef, UpdateMode};
+use holdfast_proto::v1::storage_service_server::StorageService;
+use holdfast_proto::v1::{
+    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest, GetResponse, ListElementsRequest,
+    ListElementsResponse, UpdateRequest, UpdateResponse,
+};
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::{Node, allow, open};
+use crate::authorize::{Action, Caller};
+use crate::convert;
+use crate::pages::{self, Listing};
+use crate::status::refused;
+
+pub(super) struct Service(pub(super) Arc<Node>);
+
+/// A page of elements, as it goes out.
+struct Page {
+    map: MapId,
+    elements: Vec<Element>,
+    next: Option<Cursor>,
+}
+
+impl Service {
+    fn owner(
+        &self,
+        map: &str,
+        owner: Option<impl Into<holdfast_proto::OwnerRef>>,
+        caller: &Caller,
+    ) -> Result<OwnerRef, Status> {
+        convert::owner(owner, caller, || Ok(self.0.engine.get_map(map).map_err(refused)?.spec.kind))
+    }
+
+    /// The engine bounds the bytes of the values; names of owners may be long too, and then a page gets shorter.
+    fn page(&self, map: &str, place: Option<[u64; 3]>, mut size: usize) -> Result<Page, Status> {
+        let (expected, cursor) = match place {
+            None => (None, Cursor::default()),
+            Some([map_id, bucket, serial]) => {
+                let bucket = u32::try_from(bucket).map_err(|_| pages::bad_token())?;
+                (Some(map_id), Cursor { bucket, serial })
+            }
+        };
+        loop {
+            let page = self.0.engine.list_elements(map, expected, cursor, size).map_err(|error| match error {
+                Error::MapIdMismatch { .. } => pages::bad_token(),
+                error => refused(error),
+            })?;
+            let elements: Vec<_> = page.elements.into_iter().map(convert::element).collect();
+            let bytes: usize = elements.iter().map(Message::encoded_len).sum();
+            if bytes <= pages::MAX_BYTES || elements.len() <= 1 {
+                return Ok(Page { map: page.map, elements, next: page.next });
+            }
+            size = elements.len() / 2;
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl StorageService for Service {
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let (caller, deadline, request) = open(request)?;
+        let GetRequest { map, owner, create_if_missing, initial_value } = request;
+        let action = if create_if_missing { Action::WriteValues } else { Action::ReadValues };
+        allow(&caller, action, Some(&map))?;
+        let initial = convert::initial_value(initial_value, create_if_missing)?;
+        let owner = self.owner(&map, owner, &caller)?;
+        let got = match create_if_missing {
+            false => self.0.engine.get(&map, &owner),
+            true => self.0.engine.get_or_create(&map, &owner, initial, deadline).await,
+        };
+        let got = got.map_err(refused)?;
+        Ok(Response::new(GetResponse {
+            value: got.value.into(),
+            version: got.version,
+            created: got.created,
+            owner_id: got.owner.0,
+        }))
+    }
+
+    async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateResponse>, Status> {
+        let (caller, deadline, request) = open(request)?;
+        let CreateRequest { map, owner, value } = request;
+        allow(&caller, Action::WriteValues, Some(&map))?;
+        let owner = self.owner(&map, owner, &caller)?;
+        let conditions = Conditions { deadline, ..Conditions::default() };
+        let written = self.0.engine.create(&map, &owner, value, conditions).await.map_err(refused)?;
+        Ok(Response::new(CreateResponse { version: written.version, owner_id: written.owner.0 }))
+    }
+
+    async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<UpdateResponse>, Status> {
+        let (caller, deadline, request) = open(request)?;
+        let UpdateRequest { map, owner, value, mode, expected_version, expected_map_id } = request;
+        allow(&caller, Action::WriteValues, Some(&map))?;
+        let mode = convert::update_mode(mode)?;
+        let expected_version = convert::expected_version(expected_version, mode)?;
+        let owner = self.owner(&map, owner, &caller)?;
+        let conditions = Conditions { expected_version, expected_map_id, deadline };
+        let written = self.0.engine.update(&map, &owner, value, mode, conditions).await.map_err(refused)?;
+        Ok(Response::new(UpdateResponse { version: written.version, owner_id: written.owner.0 }))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let (caller, deadline, request) = open(request)?;
+        let DeleteRequest { map, owner, expected_version, expected_map_id } = request;
+        allow(&caller, Action::WriteValues, Some(&map))?;
+        let expected_version = convert::expected_version(expected_version, UpdateMode::Exist)?;
+        let owner = self.owner(&map, owner, &caller)?;
+        let conditions = Conditions { expected_version, expected_map_id, deadline };
+        let deleted = self.0.engine.delete(&map, &owner, conditions).await.map_err(refused)?;
+        Ok(Response::new(DeleteResponse { owner_id: deleted.owner.0 }))
+    }
+
+    async fn list_elements(
+        &self,
+        request: Request<ListElementsRequest>,
+    ) -> Result<Response<ListElementsResponse>, Status> {
+        let (caller, _, request) = open(request)?;
+        let ListElementsRequest { map, page_size, page_token } = request;
+        allow(&caller, Action::ReadValues, Some(&map))?;
+        let size = pages::size(page_size)?;
+        let place = self.0.tokens.read(Listing::Elements, &page_token)?;
+        let page = self.page(&map, place, size)?;
+        let next_page_token = page.next.map(|Cursor { bucket, serial }| {
+            self.0.tokens.issue(Listing::Elements, [page.map, u64::from(bucket), serial])
+        });
+        Ok(Response::new(ListElementsResponse {
+            elements: page.elements,
+            next_page_token: next_page_token.unwrap_or_default(),
+            map_id: page.map,
+        }))
+    }
+}

@@ -1,0 +1,207 @@
+//! From refusals to gRPC statuses. `proto/README.md` has the same table for readers.
+//!
+//! Every status made here carries an `ErrorInfo` of the domain `holdfast`, and with that a promise: nothing has changed.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Error, Invalid, LockPlace};
+use holdfast_proto::ERROR_DOMAIN;
+use holdfast_proto::v1::Reason;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::authorize::Denied;
+
+/// When to come back to a lock that somebody holds for long.
+const RETRY_LOCK: Duration = Duration::from_millis(100);
+/// When to come back to a worker with a full mailbox: it empties thousands of jobs in that time.
+const RETRY_OVERLOADED: Duration = Duration::from_millis(20);
+/// When somebody else may have taken this server's place.
+const RETRY_ELSEWHERE: Duration = Duration::from_secs(1);
+
+/// The trailer by which a server asks gRPC's own retries to wait, in milliseconds.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// A refusal in the making.
+struct Refusal {
+    code: Code,
+    reason: Reason,
+    metadata: Vec<(&'static str, String)>,
+    details: ErrorDetails,
+    trailers: MetadataMap,
+}
+
+impl Refusal {
+    fn new(code: Code, reason: Reason) -> Self {
+        Self { code, reason, metadata: Vec::new(), details: ErrorDetails::new(), trailers: MetadataMap::new() }
+    }
+
+    /// A fact for programs.
+    fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+
+    fn retry_after(mut self, pause: Duration) -> Self {
+        self.details.set_retry_info(Some(pause));
+        self
+    }
+
+    /// gRPC's own retries look at UNAVAILABLE, and know no `RetryInfo`.
+    fn push_back(mut self, pause: Duration) -> Self {
+        self.trailers.insert(PUSHBACK, (pause.as_millis() as u64).into());
+        self.retry_after(pause)
+    }
+
+    fn field(mut self, field: &str, problem: &str) -> Self {
+        self.details.add_bad_request_violation(field, problem);
+        self
+    }
+
+    fn quota(mut self, subject: String, limit: impl ToString, problem: &str) -> Self {
+        self.details.add_quota_failure_violation(subject, problem);
+        self.with("limit", limit)
+    }
+
+    fn status(mut self, message: String) -> Status {
+        let metadata = self.metadata.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let metadata: HashMap<_, _> = metadata.collect();
+        self.details.set_error_info(self.reason.code_name(), ERROR_DOMAIN, metadata);
+        Status::with_error_details_and_metadata(self.code, message, self.details, self.trailers)
+    }
+}
+
+/// What the engine refused.
+pub fn refused(error: Error) -> Status {
+    let message = error.to_string();
+    let refusal = match error {
+        Error::LockTimeout { place } => at(place, Refusal::new(Code::Unavailable, Reason::LockTimeout)).push_back(RETRY_LOCK),
+        Error::DeadlinePassed => Refusal::new(Code::DeadlineExceeded, Reason::RequestDeadline),
+        Error::Overloaded { worker, queued } => Refusal::new(Code::ResourceExhausted, Reason::Overloaded)
+            .with("worker", worker)
+            .with("queued", queued)
+            .retry_after(RETRY_OVERLOADED),
+        Error::ShuttingDown => return shutting_down(),
+        Error::MapNotFound { name } => Refusal::new(Code::NotFound, Reason::MapNotFound).with("map", name),
+        Error::MapExists { name, id } => {
+            Refusal::new(Code::AlreadyExists, Reason::MapExists).with("map", name).with("map_id", id)
+        }
+        Error::MapIdMismatch { name, expected: _, actual } => {
+            Refusal::new(Code::Aborted, Reason::MapIdMismatch).with("map", name).with("current_map_id", actual)
+        }
+        Error::MapFreeing { name } => Refusal::new(Code::FailedPrecondition, Reason::MapFreeing).with("map", name),
+        Error::MapLimit { limit } => {
+            Refusal::new(Code::ResourceExhausted, Reason::MapLimit).quota("server:maps".to_owned(), limit, &message)
+        }
+        Error::MapFull { name, max_elements } => Refusal::new(Code::ResourceExhausted, Reason::MapFull)
+            .quota(format!("map:{name}"), max_elements, &message)
+            .with("map", name),
+        Error::OwnerLimit { limit, problem } => {
+            Refusal::new(Code::ResourceExhausted, Reason::OwnerLimit).quota("server:owners".to_owned(), limit, &problem)
+        }
+        Error::ElementNotFound { map } => Refusal::new(Code::NotFound, Reason::ElementNotFound).with("map", map),
+        Error::ElementExists { map, current } => Refusal::new(Code::AlreadyExists, Reason::ElementExists)
+            .with("map", map)
+            .with("current_version", current),
+        Error::VersionMismatch { expected: _, current } => {
+            Refusal::new(Code::Aborted, Reason::VersionMismatch).with("current_version", current)
+        }
+        Error::OwnerNotFound { problem: _ } => Refusal::new(Code::NotFound, Reason::OwnerNotFound),
+        Error::OwnerExited { owner } => Refusal::new(Code::NotFound, Reason::OwnerExited).with("owner_id", owner),
+        Error::OwnerDenied { problem: _ } => Refusal::new(Code::PermissionDenied, Reason::PermissionDenied),
+        Error::SimulatedOwnersOff => Refusal::new(Code::FailedPrecondition, Reason::SimulatedOwnersOff),
+        Error::Invalid { field, kind, problem } => return invalid(reason_of(kind), field, &problem),
+        // No operation of this version takes two storages or two buckets, so that nothing can meet itself: a deadlock is a
+        // bug. What is left of memory is the machine's matter, and the operator's.
+        Error::Deadlock { .. } | Error::OutOfMemory | Error::Internal { problem: _ } => return internal(message),
+    };
+    refusal.status(message)
+}
+
+/// Which lock it was.
+fn at(place: LockPlace, refusal: Refusal) -> Refusal {
+    match place {
+        LockPlace::Storage { owner } => refusal.with("lock", "storage").with("owner_id", owner),
+        LockPlace::Bucket { map } => refusal.with("lock", "bucket").with("map", map),
+    }
+}
+
+fn reason_of(kind: Invalid) -> Reason {
+    match kind {
+        Invalid::Name => Reason::InvalidName,
+        Invalid::ValueSize => Reason::InvalidValueSize,
+        Invalid::Value => Reason::InvalidValue,
+        Invalid::Argument => Reason::InvalidArgument,
+        Invalid::Owner => Reason::InvalidOwner,
+        Invalid::OwnerKind => Reason::InvalidOwnerKind,
+    }
+}
+
+/// A field of the request is wrong: which, what was found and what was expected.
+pub fn invalid(reason: Reason, field: &str, problem: &str) -> Status {
+    Refusal::new(Code::InvalidArgument, reason).field(field, problem).status(format!("{field}: {problem}"))
+}
+
+/// The caller's deadline had passed when the call came.
+pub fn deadline_passed() -> Status {
+    refused(Error::DeadlinePassed)
+}
+
+/// The server is going down.
+pub fn shutting_down() -> Status {
+    Refusal::new(Code::Unavailable, Reason::ShuttingDown)
+        .push_back(RETRY_ELSEWHERE)
+        .status(Error::ShuttingDown.to_string())
+}
+
+/// The message is over the limit.
+pub fn message_too_large(limit: usize) -> Status {
+    Refusal::new(Code::ResourceExhausted, Reason::MessageTooLarge)
+        .with("limit", limit)
+        .status(format!("the message is larger than {limit} bytes, the limit: send less, or start the server with a higher --max-message-size"))
+}
+
+/// A bug, or a failure of the machine. The caller gets a number; the log gets the same number and `problem`, when the
+/// answer goes out (see [`Incident::of`]).
+pub fn internal(problem: String) -> Status {
+    // Every RandomState has other keys: the hash of anything is a random number.
+    let incident = Incident { id: format!("{:016x}", RandomState::new().hash_one(0)), problem };
+    let message = format!("internal error: the server's log has it as incident {}", incident.id);
+    let mut status = Refusal::new(Code::Internal, Reason::Internal).with("incident", &incident.id).status(message);
+    status.set_source(Arc::new(incident));
+    status
+}
+
+/// A handler panicked; this is what it said.
+pub fn panicked(payload: &(dyn Any + Send)) -> Status {
+    let said = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    internal(format!("a handler panicked: {}", said.unwrap_or("(it did not say why)")))
+}
+
+/// What is behind an internal error. Never sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+pub struct Incident {
+    /// The number that the caller got.
+    pub id: String,
+    /// What happened.
+    pub problem: String,
+}
+
+impl Incident {
+    /// The incident behind a status, if it has one.
+    pub fn of(status: &Status) -> Option<&Incident> {
+        std::error::Error::source(status)?.downcast_ref()
+    }
+}
+
+impl From<Denied> for Status {
+    fn from(denied: Denied) -> Status {
+        Refusal::new(Code::PermissionDenied, Reason::PermissionDenied).status(denied.problem)
+    }
+}

@@ -11,13 +11,13 @@ use rqspinlock::Cpu;
 
 use crate::*;
 
-struct TestOwner {
+pub(crate) struct TestOwner {
     id: u64,
     slot: OwnerSlot,
 }
 
 impl TestOwner {
-    fn new() -> TestOwner {
+    pub(crate) fn new() -> TestOwner {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         TestOwner { id: NEXT.fetch_add(1, Ordering::Relaxed), slot: OwnerSlot::new() }
     }
@@ -33,12 +33,12 @@ impl Owner for TestOwner {
     }
 }
 
-fn context(index: usize) -> Context {
+pub(crate) fn context(index: usize) -> Context {
     let versions = VersionClock::new(index).expect("a small index");
     Context::new(Cpu::register().expect("few Cpus"), versions, Duration::from_millis(250))
 }
 
-fn map(value_size: u32, max_elements: u64) -> Arc<StorageMap> {
+pub(crate) fn map(value_size: u32, max_elements: u64) -> Arc<StorageMap> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
     Arc::new(StorageMap::new(MapSpec { id, value_size, max_elements, min_buckets: 4 }).expect("a small map"))

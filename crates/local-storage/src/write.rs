@@ -208,10 +208,7 @@ impl StorageMap {
         // Declared before the locks, so dropped after them.
         let (_element, _storage);
         let _storage_held = storage.lock(cx)?;
-        if owner.slot().names(&storage).is_none() {
-            // Its last element went meanwhile, or the owner. That was a moment at which there was nothing to delete.
-            return Err(DeleteError::NotFound);
-        }
+        // A storage that was detached meanwhile is empty, and one whose owner has just gone is about to be: no look at the slot.
         let element = storage.index.get(self.id()).ok_or(DeleteError::NotFound)?;
         // SAFETY: in the index, whose lock we hold.
         let (current, size) = unsafe { (element.as_ref().version(), element.as_ref().size()) };
@@ -258,5 +255,49 @@ impl<'a> Restarts<'a> {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{TestOwner, context, map};
+    use crate::{SlotState, destroy};
+
+    /// The schedule that the check under the storage's lock is for: an updater has found the storage, then the last
+    /// element goes (or the owner), then the updater has its turn at the lock.
+    #[test]
+    fn an_update_that_found_a_detached_storage_starts_over() {
+        let (cx, map) = (context(0), map(1, 10));
+        for owner_leaves in [false, true] {
+            let owner = TestOwner::new();
+            map.update(&cx, &owner, b"1", Mode::Any, None).unwrap();
+            let Found::Storage(storage) = owner.slot().find() else { panic!("it has an element") };
+            match owner_leaves {
+                true => destroy(&cx, &owner),
+                false => drop(map.delete(&cx, &owner, None).unwrap()),
+            }
+            let mut fresh = Fresh::new(b"2");
+            let wanted = Wanted { mode: Mode::Any, expected: None };
+            let attempt = map.update_storage(&cx, &owner, &storage, &mut fresh, wanted).unwrap();
+            assert!(matches!(attempt, Attempt::StartOver));
+            assert!(fresh.is_some(), "the next attempt needs it");
+            assert_eq!(map.elements(), 0);
+        }
+    }
+
+    /// As above for a first element: another one was published, or the owner began to leave, in between.
+    #[test]
+    fn a_first_create_that_lost_starts_over_and_leaves_nothing() {
+        let (cx, map, other) = (context(0), map(1, 10), map(1, 10));
+        let owner = TestOwner::new();
+        other.update(&cx, &owner, b"1", Mode::Any, None).unwrap();
+        let mut fresh = Fresh::new(b"2");
+        assert!(matches!(map.create_storage(&cx, &owner, &mut fresh).unwrap(), Attempt::StartOver));
+        let leaving = TestOwner::new();
+        leaving.slot().mark_exiting();
+        assert!(matches!(map.create_storage(&cx, &leaving, &mut fresh).unwrap(), Attempt::StartOver));
+        assert_eq!((map.elements(), leaving.slot().state()), (0, SlotState::Exiting));
+        assert!(matches!(owner.slot().state(), SlotState::Storage { elements: 1, .. }));
     }
 }

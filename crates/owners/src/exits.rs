@@ -179,3 +179,13 @@ fn deliver_gone<A>(shared: &Shared<A>, candidates: Vec<Arc<Owner<A>>>, on_exit: 
         }
     }
 }
+
+#[cfg(test)]
+impl Watches {
+    /// How many directories the kernel watches for us.
+    pub(crate) fn in_kernel(&self) -> usize {
+        use std::os::fd::AsRawFd;
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.inotify.as_raw_fd()));
+        info.expect("proc is mounted").lines().filter(|line| line.starts_with("inotify wd:")).count()
+    }
+}

@@ -245,10 +245,9 @@ impl<A> Owner<A> {
         }
     }
 
-    /// Marks the owner as exited; false when it was marked before.
-    pub(crate) fn mark_exited(&self) -> bool {
-        // ORDERING exited.set: Release, partner is exited.read. The swap makes one caller the first.
-        !self.exited.swap(true, Ordering::Release)
+    pub(crate) fn mark_exited(&self) {
+        // ORDERING exited.set: Release, partner is exited.read.
+        self.exited.store(true, Ordering::Release);
     }
 
     pub(crate) fn life(&self) -> &Life {

@@ -338,12 +338,11 @@ impl<A> Shared<A> {
         owner
     }
 
-    /// On the exit thread: tells the caller that an owner has exited.
+    /// On the exit thread, the only one that comes here: tells the caller that an owner has exited. Once, because a
+    /// pidfd is one-shot in epoll, and a cgroup is no candidate any more when its watch is gone.
     pub(crate) fn deliver(&self, owner: Arc<Owner<A>>, on_exit: &dyn Fn(Arc<Owner<A>>)) {
         let _gate = self.config.exit_gate.as_deref().map(lock);
-        if !owner.mark_exited() {
-            return;
-        }
+        owner.mark_exited();
         self.unwatch(&mut self.lock_index(), &owner);
         // Relaxed: a counter.
         self.exits.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,11 @@
-//! What a kernel with pidfs cannot show from outside: tasks that have no pidfd inode.
+//! What cannot be shown from outside: tasks without a pidfd inode on a kernel that has them, a cgroup that goes between
+//! the look and the watch, and the kernel's own count of watches.
 
+use std::io::Write;
 use std::process::{Child, Command};
 use std::sync::mpsc;
 use std::time::Duration;
+use std::{fs, io};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -54,4 +57,70 @@ fn without_pidfs_the_pidfds_tell_tasks_of_one_tick_apart() {
     registry.retire(&new);
     let gone = shared.exited(&Name::Start(PID, 7));
     assert!(matches!(gone, Some(OwnerError::Exited { id }) if id == new.id()), "{gone:?}");
+}
+
+/// A cgroup with nothing in it; none, and a word about it, where there is no hierarchy that we may write to.
+struct TestCgroup(PathBuf);
+
+impl TestCgroup {
+    fn new(test: &str) -> Option<Self> {
+        let made = || {
+            let hierarchy = cgroup::find_hierarchy()?.ok_or_else(|| io::Error::other("no cgroup2 mount"))?;
+            let directory = hierarchy.mount_point().join(format!("holdfast-unit-{}-{test}", std::process::id()));
+            fs::create_dir(&directory).map(|()| Self(directory))
+        };
+        // Past the test harness, which swallows what eprintln says.
+        made().map_err(|error| _ = writeln!(io::stderr(), "SKIPPED {test}: {error}")).ok()
+    }
+
+    fn make(&self, name: &str) -> OwnerRef {
+        fs::create_dir(self.0.join(name)).expect("a cgroup can be made");
+        OwnerRef::CgroupPath(self.0.join(name).display().to_string())
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_dir(self.0.join(name)).expect("a cgroup can be removed");
+    }
+}
+
+impl Drop for TestCgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_cgroup_that_goes_before_the_watch_stands_is_not_registered() {
+    let Some(root) = TestCgroup::new("goes_before_the_watch") else { return };
+    let registry = Registry::start(Config::default(), |_: Arc<Owner<()>>| {}).expect("it starts");
+    let shared = &registry.shared;
+    for made_again in [false, true] {
+        let located = shared.locate(&root.make("a"));
+        let Ok(Located::Cgroup { id, path }) = located else { panic!("not registered and there") };
+        root.remove("a");
+        if made_again {
+            root.make("a");
+        }
+        let refused = shared.admit_cgroup(id, path, |_| ());
+        assert!(matches!(refused, Err(OwnerError::NotFound { .. })), "{made_again}: {refused:?}");
+        assert_eq!((registry.counts(), shared.watches.in_kernel()), (Counts::default(), 0));
+    }
+    root.remove("a");
+}
+
+#[test]
+fn the_kernel_watches_a_directory_as_long_as_it_is_needed() {
+    let Some(root) = TestCgroup::new("as_long_as_needed") else { return };
+    let (tell, exits) = mpsc::channel();
+    let registry = Registry::start(Config::default(), move |owner: Arc<Owner<()>>| _ = tell.send(owner));
+    let registry = registry.expect("it starts");
+    for name in ["a", "b"] {
+        registry.register(&root.make(name), |_| ()).expect("it is there");
+    }
+    for (name, watched) in [("a", 1), ("b", 0)] {
+        assert_eq!(registry.shared.watches.in_kernel(), 1);
+        root.remove(name);
+        exits.recv_timeout(Duration::from_secs(30)).expect("an exit is delivered");
+        assert_eq!((registry.counts().watches, registry.shared.watches.in_kernel()), (watched, watched));
+    }
 }

@@ -94,7 +94,12 @@ fn a_peer_is_the_process_that_connected() {
     assert!(Arc::ptr_eq(&f.next_exit(), &by_pid));
     for retired in [false, true] {
         let exited = f.registry.find(&OwnerRef::Peer(Arc::clone(&peer)));
-        assert!(matches!(exited, Err(OwnerError::Exited { id }) if id == by_pid.id()), "{retired}: {exited:?}");
+        match exited.expect_err("exited") {
+            OwnerError::Exited { id } => assert_eq!(id, by_pid.id()),
+            // Without pidfs nothing connects the dead process with its owner.
+            OwnerError::NotFound { .. } if pidfd_inode(by_pid.identity()).is_none() => {}
+            error => panic!("{retired}: {error:?}"),
+        }
         f.registry.retire(&by_pid);
     }
     let unknown = stranger.register(&OwnerRef::Peer(peer));
@@ -131,6 +136,9 @@ fn a_peer_in_another_pid_namespace_has_a_pid_in_ours() {
 
 /// In the inner process of the test below: the number of the descriptor that it inherited.
 const INHERITED: &str = "HOLDFAST_TEST_INHERITED_SOCKET";
+
+/// What the inner process says on a kernel that cannot do it.
+const NEEDS_PIDFS: &str = "Linux 6.9";
 
 /// Two roles: the test makes a process and a connection to it, and runs itself again, with that connection, in a pid
 /// namespace where the process is not visible.
@@ -170,7 +178,9 @@ fn a_peer_that_is_not_visible_in_our_pid_namespace() {
         said.push('\n');
     }
     assert!(inner.wait().success(), "{said}");
-    assert!(said.contains("registered") && said.contains("exited"), "{said}");
+    if !said.contains(NEEDS_PIDFS) {
+        assert!(said.contains("registered") && said.contains("exited"), "{said}");
+    }
 }
 
 fn inner(inherited: RawFd) {
@@ -184,6 +194,10 @@ fn inner(inherited: RawFd) {
         Err(OwnerError::NotRegistered { identity }) => {
             assert!(pidfd_inode(&identity).is_some());
             assert!(matches!(identity, Identity::Task { pid: 0, start_time_ticks: 0, .. }), "{identity:?}");
+        }
+        Err(OwnerError::Unsupported { problem }) if problem.contains(NEEDS_PIDFS) => {
+            say(&problem);
+            return skipped("a peer that is not visible", problem);
         }
         other => panic!("{other:?}"),
     }

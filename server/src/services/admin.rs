@@ -67,16 +67,17 @@ fn worker_info(worker: &engine::WorkerInfo) -> WorkerInfo {
 }
 
 fn worker_stats(engine::WorkerStats { border, lock }: engine::WorkerStats) -> WorkerStats {
+    let counters = border.counters();
     WorkerStats {
         index: border.index() as u32,
         lock: Some(lock_stats(lock)),
         border: Some(BorderStats {
             mailbox_length: border.queued() as u64,
-            mailbox_high_water: border.high_water(),
-            jobs: border.jobs(),
-            batches: border.batches(),
-            cancelled: border.cancelled() + border.expired(),
-            dropped_replies: border.dropped(),
+            mailbox_high_water: counters.high_water,
+            jobs: counters.jobs,
+            batches: counters.batches,
+            cancelled: counters.cancelled,
+            dropped_replies: counters.dropped,
         }),
     }
 }

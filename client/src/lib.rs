@@ -1,1 +1,55 @@
-//! Client library and command line of Holdfast.
+//! Typed client of Holdfast: local storage maps for the tasks and cgroups of a Linux machine, over gRPC.
+//!
+//! A map gives every task, or every cgroup, one value of a fixed size, and the value goes with its owner.
+//!
+//! ```no_run
+//! use holdfast::{Client, MapKind, NewMap, Owner};
+//!
+//! # async fn tour() -> Result<(), holdfast::Error> {
+//! let client = Client::connect("http://127.0.0.1:7411").await?;
+//! client.create_map(NewMap::new("tenant", MapKind::Task, 8).value_type("u64")).await?;
+//!
+//! let owner = Owner::task(4711);
+//! let stored = client.update("tenant", &owner, &42_u64.to_le_bytes()).await?;
+//! let got = client.get("tenant", &owner).await?;
+//! assert_eq!((got.value.as_ref(), got.version), (&42_u64.to_le_bytes()[..], stored.version));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors, and whether it has happened
+//!
+//! Every call ends in one of four ways besides success, and [`Error`] keeps them apart: the arguments cannot be
+//! sent, the server cannot be reached, the server [refuses](Error::Refused) and says why (nothing has changed),
+//! or nobody knows ([`Error::Unknown`]). `proto/README.md` has the table of reasons.
+//!
+//! # Deadlines and retries
+//!
+//! Every call has a deadline ([`Builder::timeout`]), which the server is told. Within it, a refusal that may pass
+//! by itself is tried again, for reads and writes alike, since a refused write has not happened: see [`Retry`].
+//! An unknown outcome is never retried.
+//!
+//! A [`Client`] is cheap to clone, and its clones share one HTTP/2 connection, which is made anew when it breaks.
+#![forbid(unsafe_code)]
+
+mod client;
+mod endpoint;
+mod error;
+mod owner;
+mod pages;
+mod retry;
+mod transport;
+
+pub use client::{Builder, Client, Expect, NewMap};
+pub use endpoint::Endpoint;
+pub use error::{Error, FieldViolation, Refusal};
+/// All messages of the API, as generated.
+pub use holdfast_proto::v1;
+pub use holdfast_proto::v1::{
+    CreateResponse, DeleteResponse, Element, GetInfoResponse, GetResponse, GetStatsResponse, MapKind, MapState,
+    Owner as OwnerDetails, OwnerIdentity, OwnerState, Reason, StorageMap, UpdateMode, UpdateResponse,
+};
+pub use owner::Owner;
+pub use pages::Pages;
+pub use retry::Retry;
+pub use tonic::Code;

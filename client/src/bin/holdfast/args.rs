@@ -1,0 +1,537 @@
+//! What can be typed: the commands, their arguments and their help.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use holdfast::{MapKind, Owner, UpdateMode};
+
+use crate::value::{self, Input};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Values that live exactly as long as a task or a cgroup: the command line of Holdfast
+///
+/// A map gives every task (or every cgroup) of a machine one value of a fixed size. A value goes with its owner.
+/// The server is `holdfastd`.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, styles = STYLES, max_term_width = 110, after_help = "\
+Five minutes, in another terminal than the one that runs `holdfastd`:
+  holdfast map create tenant --kind task --type u64   # a map: one u64 for each task
+  holdfast update tenant --task $$ --u64 42           # tag this shell
+  holdfast get tenant --task $$                       # 42
+  holdfast list tenant                                # everyone who has a value
+  holdfast owner show $$                              # who this shell is to the server
+  holdfast delete tenant --task $$                    # or leave the shell: its value goes with it
+
+Exit codes:
+  0  done
+  1  refused by the server: nothing has changed, and stderr has the reason
+  2  wrong usage
+  3  cannot connect: nothing was sent
+  4  nobody knows: no answer in time, connection lost, or the answer could not be written")]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args, Debug)]
+pub struct Common {
+    /// Where the server listens: http://HOST[:PORT] or unix:///PATH
+    #[arg(long, global = true, env = "HOLDFAST_ENDPOINT", default_value = "http://127.0.0.1:7411")]
+    pub endpoint: String,
+    /// How long each call may take, its retries included
+    #[arg(long, global = true, default_value = "10s", value_parser = timeout)]
+    pub timeout: Duration,
+    /// How to print: text for people, or JSON (one object, or one array for listings)
+    #[arg(short, long, global = true, default_value = "table")]
+    pub output: Format,
+    /// Try once, also where the server says that a retry may help
+    #[arg(long, global = true)]
+    pub no_retry: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines and tables
+    Table,
+    /// JSON: field names as in the API, 64-bit numbers as numbers
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create, list, show and free maps
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  holdfast map create tenant --kind task --type u64
+  holdfast map list
+  holdfast map free tenant"
+    )]
+    Map(MapCommand),
+    /// Print an owner's value
+    ///
+    /// Prints the value alone, so that `$(holdfast get ...)` is usable, as the map's value type says: u32, u64 and i64
+    /// (little-endian) as a number, utf8 as text without the NULs at its end and with control characters escaped,
+    /// anything else in hex.
+    #[command(
+        override_usage = "holdfast get [OPTIONS] <MAP> <OWNER> [--create [VALUE]]",
+        after_help = "\
+Examples:
+  holdfast get tenant --task 4711
+  holdfast get tenant --task 4711 -v                     # version and owner id, on stderr
+  holdfast get tenant --task 4711 -o json
+  holdfast get quota --cgroup /system.slice/nginx.service
+  holdfast get tenant --task 4711 --create               # zeroes, if there is none yet
+  holdfast get tenant --task 4711 --create --u64 42      # 42, if there is none yet
+  holdfast get blob --task 4711 --raw                    # the very bytes, for a file"
+    )]
+    Get(GetArgs),
+    /// Create an owner's value; refused if there is one
+    #[command(
+        override_usage = "holdfast create [OPTIONS] <MAP> <OWNER> <VALUE>",
+        after_help = "\
+Examples:
+  holdfast create tenant --task 4711 --u64 42
+  holdfast create label --cgroup /system.slice/nginx.service --text gold
+  holdfast create blob --owner-id 17 --file value.bin
+
+Prints: version V owner_id N"
+    )]
+    Create(CreateArgs),
+    /// Create or replace an owner's value
+    #[command(
+        override_usage = "holdfast update [OPTIONS] <MAP> <OWNER> <VALUE>",
+        after_help = "\
+Examples:
+  holdfast update tenant --task 4711 --u64 43
+  holdfast update tenant --task 4711 --u64 43 --mode exist           # only if there is one
+  holdfast update tenant --task 4711 --u64 43 --expect-version 12    # only if nobody wrote since (compare and swap)
+  holdfast update mask --simulated 7 --hex 00ff00ff
+
+Prints: version V owner_id N"
+    )]
+    Update(UpdateArgs),
+    /// Delete an owner's value
+    #[command(
+        override_usage = "holdfast delete [OPTIONS] <MAP> <OWNER>",
+        after_help = "\
+Examples:
+  holdfast delete tenant --task 4711
+  holdfast delete tenant --owner-id 17 --expect-version 12
+
+Prints: owner_id N"
+    )]
+    Delete(DeleteArgs),
+    /// List the values of a map with their owners
+    ///
+    /// Fetches page by page: a value that is there all the time appears exactly once.
+    #[command(after_help = "\
+Examples:
+  holdfast list tenant
+  holdfast list tenant -o json")]
+    List(ListArgs),
+    /// Show, list and simulate owners: the tasks and cgroups that values belong to
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  holdfast owner show 4711
+  holdfast owner list --kind cgroup
+  holdfast owner create-simulated --kind task --count 1000"
+    )]
+    Owner(OwnerCommand),
+    /// Ask the server about itself
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  holdfast admin info
+  holdfast admin stats -o json"
+    )]
+    Admin(AdminCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MapCommand {
+    /// Create a map
+    #[command(after_help = "\
+Examples:
+  holdfast map create tenant --kind task --type u64
+  holdfast map create label --kind cgroup --type utf8 --value-size 32
+  holdfast map create blob --kind task --value-size 256 --max-elements 1000
+
+Prints: map_id N")]
+    Create(MapCreateArgs),
+    /// List the maps
+    #[command(after_help = "\
+Examples:
+  holdfast map list
+  holdfast map list -o json")]
+    List,
+    /// Show one map
+    #[command(after_help = "\
+Examples:
+  holdfast map show tenant
+  holdfast map show tenant -o json")]
+    Show {
+        /// The map's name
+        name: String,
+    },
+    /// Free a map with all its values
+    ///
+    /// Once accepted it finishes even if you interrupt the command. Gets more time for large maps with --timeout.
+    #[command(after_help = "\
+Examples:
+  holdfast map free tenant
+  holdfast map free tenant --expect-map-id 3    # not a later map of the same name
+  holdfast map free tenant --timeout 2m
+
+Prints: freed_elements N")]
+    Free {
+        /// The map's name
+        name: String,
+        /// Only if it is the map with this id
+        #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>)]
+        expect_map_id: Option<u64>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct MapCreateArgs {
+    /// The map's name: up to 128 of A-Z a-z 0-9 _ . : / -, beginning with a letter or a digit
+    pub name: String,
+    /// Whose values it holds
+    #[arg(long)]
+    pub kind: Kind,
+    /// The size of every value in bytes; --type u32, u64 and i64 imply it
+    #[arg(long, value_name = "BYTES", required_unless_present = "value_type")]
+    pub value_size: Option<u32>,
+    /// What a value is, for those who print it: u32, u64, i64 (little-endian), utf8, or a name of your own
+    #[arg(long = "type", value_name = "NAME")]
+    pub value_type: Option<String>,
+    /// The most values it may have [default: the server's]
+    #[arg(long, value_name = "N")]
+    pub max_elements: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Tasks: processes and threads
+    Task,
+    /// Cgroups of version 2
+    Cgroup,
+}
+
+impl From<Kind> for MapKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Task => MapKind::Task,
+            Kind::Cgroup => MapKind::Cgroup,
+        }
+    }
+}
+
+// The value is for --create alone.
+#[derive(Args, Debug)]
+#[command(mut_group("ValueArgs", |group| group.required(false).requires("create")))]
+pub struct GetArgs {
+    /// The map's name
+    pub map: String,
+    /// Create the value if there is none: as given, or as zeroes
+    #[arg(long)]
+    pub create: bool,
+    /// Tell version and owner id on stderr
+    #[arg(short, long, conflicts_with = "raw")]
+    pub verbose: bool,
+    /// Write the bytes of the value as they are, without a newline
+    #[arg(long, conflicts_with = "output")]
+    pub raw: bool,
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+    #[command(flatten)]
+    pub value: ValueArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct CreateArgs {
+    /// The map's name
+    pub map: String,
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+    #[command(flatten)]
+    pub value: ValueArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct UpdateArgs {
+    /// The map's name
+    pub map: String,
+    /// What must be there already
+    #[arg(long, default_value = "any")]
+    pub mode: Mode,
+    #[command(flatten)]
+    pub expect: ExpectArgs,
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+    #[command(flatten)]
+    pub value: ValueArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    /// The map's name
+    pub map: String,
+    #[command(flatten)]
+    pub expect: ExpectArgs,
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// The map's name
+    pub map: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// A value or none
+    Any,
+    /// No value: create only
+    Noexist,
+    /// A value: replace only
+    Exist,
+}
+
+impl From<Mode> for UpdateMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Any => UpdateMode::Any,
+            Mode::Noexist => UpdateMode::Noexist,
+            Mode::Exist => UpdateMode::Exist,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct ExpectArgs {
+    /// Only if the value has this version
+    #[arg(long, value_name = "VERSION", value_parser = value::unsigned::<u64>)]
+    pub expect_version: Option<u64>,
+    /// Only if the map is the one with this id
+    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>)]
+    pub expect_map_id: Option<u64>,
+}
+
+impl From<ExpectArgs> for holdfast::Expect {
+    fn from(args: ExpectArgs) -> Self {
+        Self { version: args.expect_version, map_id: args.expect_map_id }
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "OWNER, one of")]
+#[group(required = true, multiple = false)]
+pub struct OwnerArgs {
+    /// A process or thread by its id in the server's pid namespace. PID@TICKS means the one that started then (field
+    /// 22 of /proc/PID/stat), should the pid have been reused; `self` is this command, over a Unix socket
+    #[arg(long, value_name = "PID[@TICKS]|self", value_parser = task)]
+    pub task: Option<Task>,
+    /// A cgroup by its path, as after `0::` in /proc/PID/cgroup, or absolute under the cgroup2 mount
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<String>,
+    /// A cgroup by its id, the inode number of its directory
+    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>)]
+    pub cgroup_id: Option<u64>,
+    /// An owner by the id that the server gave it: exact and fast
+    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>)]
+    pub owner_id: Option<u64>,
+    /// A simulated owner
+    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>)]
+    pub simulated: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    Caller,
+    Pid(i32),
+    PidAt(i32, u64),
+}
+
+impl From<Task> for Owner {
+    fn from(task: Task) -> Self {
+        match task {
+            Task::Caller => Owner::this_process(),
+            Task::Pid(pid) => Owner::task(pid),
+            Task::PidAt(pid, start_time_ticks) => Owner::task_at(pid, start_time_ticks),
+        }
+    }
+}
+
+impl OwnerArgs {
+    /// The owner that was named, None for none.
+    pub fn owner(self) -> Option<Owner> {
+        let task = self.task.map(Owner::from);
+        task.or(self.cgroup.map(Owner::cgroup))
+            .or(self.cgroup_id.map(Owner::cgroup_id))
+            .or(self.owner_id.map(Owner::id))
+            .or(self.simulated.map(Owner::simulated))
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "VALUE, one of")]
+#[group(required = true, multiple = false)]
+pub struct ValueArgs {
+    /// The bytes in hex, in the order of their addresses; blanks between them are allowed
+    #[arg(long, value_name = "BYTES", value_parser = value::hex)]
+    pub hex: Option<Bytes>,
+    /// A text; in a map of type utf8 it is filled up with NULs to the value size
+    #[arg(long, allow_hyphen_values = true)]
+    pub text: Option<String>,
+    /// A number of 4 bytes, little-endian; decimal, or hex after 0x
+    #[arg(long, value_name = "N", value_parser = value::unsigned::<u32>)]
+    pub u32: Option<u32>,
+    /// A number of 8 bytes, little-endian; decimal, or hex after 0x
+    #[arg(long, value_name = "N", value_parser = value::unsigned::<u64>)]
+    pub u64: Option<u64>,
+    /// A signed number of 8 bytes, little-endian
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub i64: Option<i64>,
+    /// The bytes of a file; `-` is stdin
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+}
+
+/// Not a plain `Vec`, which to clap would be an argument that may be repeated.
+pub type Bytes = Box<[u8]>;
+
+impl ValueArgs {
+    /// The value that was given, None for none.
+    pub fn input(self) -> Option<Input> {
+        let Self { hex, text, u32, u64, i64, file } = self;
+        hex.map(|bytes| Input::Bytes(bytes.into_vec()))
+            .or(text.map(Input::Text))
+            .or(u32.map(|n| Input::Bytes(n.to_le_bytes().to_vec())))
+            .or(u64.map(|n| Input::Bytes(n.to_le_bytes().to_vec())))
+            .or(i64.map(|n| Input::Bytes(n.to_le_bytes().to_vec())))
+            .or(file.map(Input::File))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OwnerCommand {
+    /// Show who an owner is: identity, state, storage, worker
+    ///
+    /// Also shows a task or cgroup that has no value yet, with owner_id 0.
+    #[command(
+        override_usage = "holdfast owner show [OPTIONS] <PID|OWNER>",
+        after_help = "\
+Examples:
+  holdfast owner show 4711                       # the same as --task 4711
+  holdfast owner show --cgroup /system.slice
+  holdfast owner show --owner-id 17
+  holdfast owner show --simulated 7 --kind task"
+    )]
+    Show(OwnerShowArgs),
+    /// List the owners that the server watches
+    #[command(after_help = "\
+Examples:
+  holdfast owner list
+  holdfast owner list --kind cgroup -o json")]
+    List {
+        /// Only the owners of this kind
+        #[arg(long)]
+        kind: Option<Kind>,
+    },
+    /// Create simulated owners, for load tests (needs holdfastd --allow-simulated-owners)
+    #[command(after_help = "\
+Examples:
+  holdfast owner create-simulated --kind task --count 1000           # ids 0 to 999
+  holdfast owner create-simulated --kind cgroup --first 7 --count 1
+
+Prints: created N")]
+    CreateSimulated(SimulatedArgs),
+    /// End simulated owners, with all their values
+    #[command(after_help = "\
+Examples:
+  holdfast owner destroy-simulated --kind task --count 1000          # ids 0 to 999
+  holdfast owner destroy-simulated --kind cgroup --first 7 --count 1
+
+Prints: destroyed N")]
+    DestroySimulated(SimulatedArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct OwnerShowArgs {
+    /// A process or thread, as with --task
+    #[arg(value_name = "PID", value_parser = task, group = "OwnerArgs")]
+    pub pid: Option<Task>,
+    /// The kind of a simulated owner
+    #[arg(long)]
+    pub kind: Option<Kind>,
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct SimulatedArgs {
+    /// The kind of maps they can have values in
+    #[arg(long)]
+    pub kind: Kind,
+    /// The first id
+    #[arg(long, value_name = "ID", default_value = "0", value_parser = value::unsigned::<u64>)]
+    pub first: u64,
+    /// How many: ids FIRST, FIRST + 1 and so on
+    #[arg(long, value_name = "N")]
+    pub count: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Show version, instance, workers and limits
+    ///
+    /// A new instance_id means that the server has restarted and that all maps and values are gone.
+    #[command(after_help = "\
+Examples:
+  holdfast admin info
+  holdfast admin info -o json")]
+    Info,
+    /// Show what the server has counted: locks, mailboxes, maps, owners
+    #[command(after_help = "\
+Examples:
+  holdfast admin stats
+  holdfast admin stats -o json")]
+    Stats,
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must be longer than 0".to_owned()),
+        Ok(timeout) => Ok(timeout),
+        Err(error) => Err(format!("{error}; expected a number with its unit, such as 500ms, 10s or 2m")),
+    }
+}
+
+fn task(text: &str) -> Result<Task, String> {
+    let pid = |pid: &str| pid.parse().ok().filter(|pid| *pid > 0);
+    let task = match text.split_once('@') {
+        None if text == "self" => Some(Task::Caller),
+        None => pid(text).map(Task::Pid),
+        Some((before, ticks)) => pid(before).zip(ticks.parse().ok()).map(|(pid, ticks)| Task::PidAt(pid, ticks)),
+    };
+    task.ok_or_else(|| "expected a pid, 1 or more; a pid and its start time, as in 4711@123456; or `self`".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

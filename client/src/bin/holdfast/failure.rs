@@ -1,0 +1,114 @@
+//! How a command can fail: what is said, and the exit code.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use holdfast::{Error, Reason, Refusal};
+
+/// How a command can fail. Prints as whole lines, with what to do.
+#[derive(Debug)]
+pub enum Failure {
+    Client(Error),
+    /// The answer could not be written.
+    Output(io::Error),
+}
+
+impl Failure {
+    pub fn usage(message: String) -> Self {
+        Self::Client(Error::Usage(message))
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Client(Error::Refused(_)) => 1,
+            Self::Client(Error::Usage(_)) => 2,
+            Self::Client(Error::Connect { .. }) => 3,
+            Self::Client(Error::Unknown { .. }) | Self::Output(_) => 4,
+        })
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Client(Error::Connect { .. }) => Some(
+                "start a server with `holdfastd`, or say where one listens with --endpoint or HOLDFAST_ENDPOINT \
+                 (http://HOST:PORT or unix:///PATH)"
+                    .to_owned(),
+            ),
+            Self::Client(Error::Unknown { .. }) => Some(
+                "nobody knows whether it has happened: look before you repeat it (`holdfast get`, `holdfast map show`); \
+                 --timeout gives it more time"
+                    .to_owned(),
+            ),
+            Self::Client(Error::Refused(refusal)) => what_to_do(refusal),
+            Self::Client(Error::Usage(_)) | Self::Output(_) => None,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => writeln!(f, "error: {error}")?,
+            Self::Output(error) => writeln!(f, "error: cannot write the answer: {error}")?,
+        }
+        match self.hint() {
+            Some(hint) => writeln!(f, "hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the user can do about a refusal, where the server's message leaves it open.
+fn what_to_do(refusal: &Refusal) -> Option<String> {
+    let hint = match refusal.reason {
+        Reason::LockTimeout | Reason::Overloaded => "the server is busy: try again a little later",
+        Reason::ShuttingDown => "the server is going down: try again when it is back (its values will be gone)",
+        Reason::RequestDeadline => "give it more time with --timeout",
+        Reason::MapFull => "delete values, or create a map with a larger --max-elements",
+        Reason::OwnerLimit => "`holdfast admin info` shows the limit; end some owners, or raise it at the server",
+        Reason::MapLimit => "free a map: `holdfast map list`, `holdfast map free NAME`",
+        Reason::ElementExists => "`holdfast update` replaces it, `holdfast get` shows it",
+        Reason::MapExists => "`holdfast map show NAME` shows it, `holdfast map free NAME` frees it",
+        Reason::MapNotFound => "`holdfast map list` shows the maps, `holdfast map create` makes one",
+        Reason::OwnerNotFound => {
+            "is it running? A pid counts in the server's pid namespace; simulated owners must be created first"
+        }
+        Reason::OwnerExited => "its values went with it",
+        Reason::ElementNotFound => "`holdfast create` or `holdfast get --create` makes one",
+        Reason::VersionMismatch => "somebody wrote meanwhile: `holdfast get -v` shows the value and its version now",
+        Reason::MapIdMismatch => "the map was freed and created again: `holdfast map show NAME`",
+        Reason::MapFreeing => "`holdfast map show NAME` tells when it is gone",
+        Reason::InvalidMapKind | Reason::InvalidOwnerKind => {
+            "a map holds either tasks or cgroups: `holdfast map show NAME`"
+        }
+        Reason::InvalidValue => "`holdfast map show NAME` tells the value_size and the value_type",
+        Reason::InvalidOwner => "name one with --task, --cgroup or --owner-id; `--task self` needs a Unix socket",
+        Reason::InvalidPageToken => "the map or the server is not the same any more: list again",
+        Reason::SimulatedOwnersOff => "start the server with `holdfastd --allow-simulated-owners`",
+        Reason::Internal => "this is a bug of the server; its log has more",
+        // The message says it all.
+        Reason::Unspecified
+        | Reason::MessageTooLarge
+        | Reason::InvalidArgument
+        | Reason::InvalidName
+        | Reason::InvalidValueSize
+        | Reason::InvalidMode
+        | Reason::InvalidPageSize
+        | Reason::PermissionDenied => return None,
+    };
+    let detail = |key| refusal.metadata.get(key).map(|value| format!(" ({key} {value})")).unwrap_or_default();
+    Some(format!("{hint}{}{}{}", detail("current_version"), detail("current_map_id"), detail("incident")))
+}

@@ -1,0 +1,74 @@
+use serde_json::json;
+
+use super::*;
+
+const HEADER: &[&str] = &["ID", "NAME"];
+
+fn printed(format: Format, print: impl FnOnce(&mut Output<&mut Vec<u8>>) -> io::Result<()>) -> String {
+    let mut bytes = Vec::new();
+    let mut output = Output::new(format, &mut bytes);
+    print(&mut output).and_then(|()| output.flush()).expect("a vector takes everything");
+    drop(output);
+    String::from_utf8(bytes).expect("text")
+}
+
+fn listed(format: Format, pages: &[&[(u64, &str)]]) -> String {
+    printed(format, |output| {
+        let mut listing = Listing::new(output, HEADER);
+        for page in pages {
+            let cells = |(id, name): &(u64, &str)| vec![id.to_string(), (*name).to_owned()];
+            listing.page(page, cells, |(id, name)| json!({ "id": id, "name": name }))?;
+        }
+        listing.end()
+    })
+}
+
+#[test]
+fn an_answer_is_one_line() {
+    let answer = json!({ "version": 12, "owner_id": 7 });
+    assert_eq!(printed(Format::Table, |output| output.line(&answer)), "version 12 owner_id 7\n");
+    assert_eq!(printed(Format::Json, |output| output.line(&answer)), "{\"version\":12,\"owner_id\":7}\n");
+}
+
+#[test]
+fn a_record_has_its_scalars_first_and_its_lists_as_tables() {
+    let record = json!({
+        "name": "m",
+        "type": "",
+        "limits": { "maps": 5, "size": null },
+        "workers": [{ "index": 0, "lock": { "fast": 10 } }, { "index": 1, "lock": { "fast": 2 } }],
+    });
+    let text = printed(Format::Table, |output| output.record(&record));
+    let expected = "\
+name         m
+type         -
+limits.maps  5
+limits.size  -
+
+workers:
+INDEX  LOCK.FAST
+0      10
+1      2
+";
+    assert_eq!(text, expected);
+    let json = printed(Format::Json, |output| output.record(&record));
+    assert_eq!(serde_json::from_str::<Json>(&json).expect("one object"), record);
+}
+
+#[test]
+fn a_listing_has_one_header_and_its_columns_do_not_shrink() {
+    let text = listed(Format::Table, &[&[(1, "tenant"), (1000, "x")], &[], &[(2, "y")]]);
+    assert_eq!(text, "ID    NAME\n1     tenant\n1000  x\n2     y\n");
+    assert_eq!(listed(Format::Table, &[&[]]), "ID  NAME\n");
+    assert_eq!(listed(Format::Table, &[&[], &[(1, "x")]]), "ID  NAME\n1   x\n");
+}
+
+#[test]
+fn a_listing_in_json_is_one_array() {
+    let parse = |text: &str| serde_json::from_str::<Json>(text).expect("one array");
+    let text = listed(Format::Json, &[&[(1, "a"), (u64::MAX, "b")], &[], &[(3, "c")]]);
+    let expected = json!([{ "id": 1, "name": "a" }, { "id": u64::MAX, "name": "b" }, { "id": 3, "name": "c" }]);
+    assert_eq!(parse(&text), expected);
+    assert_eq!(parse(&listed(Format::Json, &[&[]])), json!([]));
+    assert_eq!(parse(&listed(Format::Json, &[])), json!([]));
+}

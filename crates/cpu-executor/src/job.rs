@@ -4,27 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tracing::Span;
+use tracing::level_filters::LevelFilter;
 
-use crate::info::Counters;
-use crate::phase::Phase;
-
-/// Why a job was not run, or its answer is lost. Except for `Dropped`, nothing has happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The worker's mailbox is full.
-    #[error("the worker's mailbox is full")]
-    Overloaded,
-    /// The deadline passed while the job was queued.
-    #[error("the deadline passed before the job's turn came")]
-    DeadlinePassed,
-    /// The worker has stopped or is stopping.
-    #[error("the worker has stopped")]
-    Stopped,
-    /// The job was begun and then forgotten: a bug of the worker. What it did is unknown.
-    #[error("the worker has lost the job")]
-    Dropped,
-}
+use crate::error::Refused;
+use crate::info::Meters;
+use crate::slot::{Answer, Queued};
 
 /// A job that is to be run.
 #[derive(Debug)]
@@ -33,26 +18,34 @@ pub struct Job<Op, Reply> {
     pub op: Op,
     /// Where the answer goes, now or later.
     pub responder: Responder<Reply>,
-    /// When the caller stops waiting for it to begin; it may bound waits on the way, too.
+    /// When the caller stops waiting for it to begin, still ahead when the worker took the job; it may bound waits on
+    /// the way, too.
     pub deadline: Option<Instant>,
     /// When it was queued.
     pub enqueued_at: Instant,
-    /// The caller's span.
-    pub span: tracing::Span,
+    /// The caller's span; disabled where nothing is traced.
+    pub span: Span,
 }
 
-/// The other end of a [`Ticket`](crate::Ticket). It wants to be used: dropped without an answer, it counts that, and
-/// the caller gets [`Refused::Dropped`].
+/// The other end of a [`Ticket`](crate::Ticket). It wants to be used: dropped without an answer, it counts that
+/// ([`Counters::dropped`](crate::Counters::dropped)), and the caller gets [`Refused::Dropped`].
 #[must_use = "a job is answered by `send`"]
 pub struct Responder<Reply> {
-    answer: Option<oneshot::Sender<Result<Reply, Refused>>>,
-    counters: Arc<Counters>,
+    to: To<Reply>,
+    meters: Arc<Meters>,
+}
+
+enum To<Reply> {
+    Caller(Answer<Reply>),
+    /// The job was detached: the answer is thrown away, but its loss counts all the same.
+    Nobody,
+    Answered,
 }
 
 impl<Reply> Responder<Reply> {
     /// Answers. A caller that is gone does not get it, and that is all.
     pub fn send(mut self, reply: Reply) {
-        if let Some(answer) = self.answer.take() {
+        if let To::Caller(answer) = std::mem::replace(&mut self.to, To::Answered) {
             let _ = answer.send(Ok(reply));
         }
     }
@@ -60,8 +53,11 @@ impl<Reply> Responder<Reply> {
 
 impl<Reply> Drop for Responder<Reply> {
     fn drop(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            self.counters.dropped.add(1);
+        let to = std::mem::replace(&mut self.to, To::Answered);
+        if !matches!(to, To::Answered) {
+            self.meters.dropped.add(1);
+        }
+        if let To::Caller(answer) = to {
             let _ = answer.send(Err(Refused::Dropped));
         }
     }
@@ -73,44 +69,36 @@ impl<Reply> fmt::Debug for Responder<Reply> {
     }
 }
 
-/// A job in a mailbox. Dropped there, it leaves its ticket with a closed channel, which means [`Refused::Stopped`].
+/// A job in a mailbox.
 pub(crate) struct Envelope<Op, Reply> {
-    pub(crate) op: Op,
-    pub(crate) phase: Arc<Phase>,
-    pub(crate) answer: oneshot::Sender<Result<Reply, Refused>>,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) enqueued_at: Instant,
-    pub(crate) span: tracing::Span,
+    op: Op,
+    /// None if nobody waits for the answer; then nobody can cancel the job either.
+    queued: Option<Queued<Reply>>,
+    deadline: Option<Instant>,
+    enqueued_at: Instant,
+    span: Span,
 }
 
 impl<Op, Reply> Envelope<Op, Reply> {
-    pub(crate) fn new(op: Op, deadline: Option<Instant>) -> (Self, oneshot::Receiver<Result<Reply, Refused>>) {
-        let (answer, receiver) = oneshot::channel();
-        let phase = Arc::new(Phase::queued());
-        let span = tracing::Span::current();
-        (Envelope { op, phase, answer, deadline, enqueued_at: Instant::now(), span }, receiver)
+    pub(crate) fn new(op: Op, queued: Option<Queued<Reply>>, deadline: Option<Instant>, enqueued_at: Instant) -> Self {
+        // One load where nothing is traced, and a look at the thread's subscriber where something is.
+        let traced = LevelFilter::current() != LevelFilter::OFF;
+        let span = if traced { Span::current() } else { Span::none() };
+        Envelope { op, queued, deadline, enqueued_at, span }
     }
 
-    /// The worker's turn: the job, unless it is not to be run.
-    pub(crate) fn open(self, now: Instant, counters: &Arc<Counters>) -> Option<Job<Op, Reply>> {
-        if !self.phase.begin() {
-            counters.cancelled.add(1);
-            return None;
-        }
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
-            counters.expired.add(1);
-            let _ = self.answer.send(Err(Refused::DeadlinePassed));
-            return None;
-        }
-        let responder = Responder { answer: Some(self.answer), counters: Arc::clone(counters) };
-        let Envelope { op, deadline, enqueued_at, span, .. } = self;
+    /// The worker's turn: the job, unless it was cancelled or its deadline has passed.
+    pub(crate) fn open(self, meters: &Arc<Meters>) -> Option<Job<Op, Reply>> {
+        let Envelope { op, queued, deadline, enqueued_at, span } = self;
+        let to = match queued {
+            Some(queued) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                queued.expire();
+                return None;
+            }
+            Some(queued) => To::Caller(queued.begin()?),
+            None => To::Nobody,
+        };
+        let responder = Responder { to, meters: Arc::clone(meters) };
         Some(Job { op, responder, deadline, enqueued_at, span })
-    }
-
-    /// The worker's turn when it has stopped.
-    pub(crate) fn refuse(self) {
-        if self.phase.begin() {
-            let _ = self.answer.send(Err(Refused::Stopped));
-        }
     }
 }

@@ -1,128 +1,151 @@
 //! A worker's thread: build the worker, drain the mailbox in batches, tidy up in between, sleep when there is nothing.
 
+use std::any::Any;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crossbeam_channel::Sender;
+use rustix::thread::gettid;
 
-use crate::info::WorkerInfo;
-use crate::job::{Envelope, Job};
+use crate::info::Meters;
+use crate::mailbox::Outlet;
+use crate::placement;
+use crate::worker::{Background, Seat, Worker};
 
-/// What a worker is told when it is built, on its own thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seat {
-    /// Its number, from 0.
-    pub worker: usize,
-    /// The processor that it is meant for; workers of one processor share it.
-    pub processor: usize,
-    /// Whether its thread runs there only.
-    pub pinned: bool,
+/// Tells submitters and workers that it is over.
+#[derive(Debug, Default)]
+pub(crate) struct Stop(AtomicBool);
+
+impl Stop {
+    pub(crate) fn say(&self) {
+        // S1, partner S2. Relaxed: a worker is woken through its mailbox afterwards, which orders this for it. A
+        // submitter that misses it is refused by the end of the mailbox.
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn said(&self) -> bool {
+        // S2, partner S1.
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
-/// Runs jobs. Lives and dies on its own thread.
-pub trait Worker: 'static {
-    /// What it is asked to do.
-    type Op: Send + 'static;
-    /// What it answers.
-    type Reply: Send + 'static;
-
-    /// Runs a job and answers through its responder, or keeps the responder and answers later.
-    fn run(&mut self, job: Job<Self::Op, Self::Reply>);
-
-    /// One bounded piece of whatever else there is to do. Called after each batch, and before going to sleep.
-    fn background(&mut self) -> Background;
+/// A thread's first word.
+pub(crate) struct Report {
+    pub(crate) worker: usize,
+    /// Or why the worker could not be built.
+    pub(crate) outcome: Result<Up, String>,
 }
 
-/// What a worker wants between two batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Background {
-    /// Nothing: sleep until there is a job.
-    Idle,
-    /// Another turn, as soon as the mailbox was looked at.
-    Again,
-    /// Another turn, at the latest after this time.
-    After(Duration),
+/// A worker that was built.
+pub(crate) struct Up {
+    pub(crate) tid: i32,
+    /// Or why it is not.
+    pub(crate) pinned: Result<(), String>,
 }
 
-/// What a mailbox holds.
-pub(crate) enum Message<Op, Reply> {
-    Job(Envelope<Op, Reply>),
-    /// Only wakes the worker up: the flag says that it is to stop.
-    Stop,
-}
-
-pub(crate) struct Mailbox<Op, Reply> {
-    pub(crate) messages: Receiver<Message<Op, Reply>>,
-    pub(crate) stopping: Arc<AtomicBool>,
+/// All that a thread gets on its way.
+pub(crate) struct Thread<Op, Reply> {
+    pub(crate) worker: usize,
+    pub(crate) processor: usize,
     pub(crate) batch: usize,
-    pub(crate) info: WorkerInfo,
+    pub(crate) outlet: Outlet<Op, Reply>,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) stop: Arc<Stop>,
 }
 
-impl<Op, Reply> Mailbox<Op, Reply> {
+impl<Op, Reply> Thread<Op, Reply> {
+    /// From the thread's start to its end.
+    pub(crate) fn run<W: Worker<Op = Op, Reply = Reply>, E: Display>(
+        self,
+        make: &impl Fn(&Seat) -> Result<W, E>,
+        report: &Sender<Report>,
+    ) {
+        let pinned = placement::pin(self.processor);
+        let seat = Seat { worker: self.worker, processor: self.processor, pinned: pinned.is_ok() };
+        let built = match contain(|| make(&seat)) {
+            Ok(built) => built.map_err(|error| error.to_string()),
+            Err(panic) => Err(format!("it panicked while it was built: {panic}")),
+        };
+        let (outcome, worker) = match built {
+            Ok(worker) => {
+                let pinned = pinned.map_err(|error| error.to_string());
+                (Ok(Up { tid: gettid().as_raw_nonzero().get(), pinned }), Some(worker))
+            }
+            Err(problem) => (Err(problem), None),
+        };
+        // Nobody listens any more if another worker could not be built.
+        let _ = report.send(Report { worker: self.worker, outcome });
+        if let Some(worker) = worker {
+            self.live(worker);
+        }
+    }
+
     /// Runs the worker to its end: until it is stopped, or has panicked.
-    pub(crate) fn serve<W: Worker<Op = Op, Reply = Reply>>(self, mut worker: W) {
-        // AssertUnwindSafe: after a panic nothing looks at the worker again; it is dropped, which tells its lock context
-        // that its thread ends while it may hold a lock.
-        let served = catch_unwind(AssertUnwindSafe(|| self.serve_until_stopped(&mut worker)));
-        self.info.state.alive.store(false, Ordering::Relaxed);
-        let dropped = catch_unwind(AssertUnwindSafe(move || drop(worker)));
-        if served.is_err() || dropped.is_err() {
-            tracing::error!(worker = self.info.index(), "a worker has panicked and is gone: restart the server");
+    fn live<W: Worker<Op = Op, Reply = Reply>>(mut self, mut worker: W) {
+        let served = contain(|| self.serve(&mut worker));
+        let Thread { worker: number, processor, outlet, meters, .. } = self;
+        meters.end();
+        // Two steps, each contained: what is dropped here is not ours, and may panic as well.
+        let emptied = contain(|| drop(outlet));
+        let dropped = contain(|| drop(worker));
+        if let Err(panic) = served.and(emptied).and(dropped) {
+            tracing::error!(
+                worker = number,
+                processor,
+                panic,
+                "a worker has panicked and is gone, and what is meant for it is refused: restart the server"
+            );
         }
-        for message in self.messages.try_iter() {
-            if let Message::Job(envelope) = message {
-                envelope.refuse();
-            }
-        }
-        // What comes between this and the end of the channel is dropped with it, which its ticket understands.
     }
 
-    fn serve_until_stopped<W: Worker<Op = Op, Reply = Reply>>(&self, worker: &mut W) {
-        // Acquire: pairs with the Release of `Workers::stop`; what was submitted before is in the mailbox.
-        while !self.stopping.load(Ordering::Acquire) {
+    fn serve(&mut self, worker: &mut impl Worker<Op = Op, Reply = Reply>) {
+        while !self.stop.said() {
             self.run_batch(worker);
-            let message = match worker.background() {
-                Background::Again => continue,
-                Background::Idle => self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Background::After(pause) => self.messages.recv_timeout(pause),
+            let parked = match worker.background() {
+                _ if self.stop.said() => return,
+                Background::Again => Ok(()),
+                Background::Idle => self.outlet.wait(None),
+                Background::After(pause) => self.outlet.wait(Some(pause)),
             };
-            match message {
-                Ok(message) => {
-                    // It is one of those that the next batch would have found.
-                    self.info.counters.high_water.at_least(self.messages.len() as u64 + 1);
-                    self.run_one(worker, message);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                // Every handle is gone: nobody can ask for anything any more.
-                Err(RecvTimeoutError::Disconnected) => return,
+            // Every handle is gone: nobody can ask for anything any more.
+            if parked.is_err() {
+                return;
             }
         }
     }
 
-    fn run_batch<W: Worker<Op = Op, Reply = Reply>>(&self, worker: &mut W) {
-        let counters = &self.info.counters;
-        counters.high_water.at_least(self.messages.len() as u64);
+    fn run_batch(&mut self, worker: &mut impl Worker<Op = Op, Reply = Reply>) {
         for taken in 0..self.batch {
-            match self.messages.try_recv() {
-                Ok(message) => {
-                    if taken == 0 {
-                        counters.batches.add(1);
-                    }
-                    self.run_one(worker, message);
+            if self.stop.said() {
+                return;
+            }
+            let waiting = self.outlet.len();
+            let Some(envelope) = self.outlet.take() else { return };
+            self.meters.high_water.at_least(waiting as u64);
+            self.meters.batches.add(u64::from(taken == 0));
+            match envelope.open(&self.meters) {
+                Some(job) => {
+                    self.meters.jobs.add(1);
+                    worker.run(job);
                 }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+                None => self.meters.cancelled.add(1),
             }
         }
     }
+}
 
-    fn run_one<W: Worker<Op = Op, Reply = Reply>>(&self, worker: &mut W, message: Message<Op, Reply>) {
-        if let Message::Job(envelope) = message
-            && let Some(job) = envelope.open(Instant::now(), &self.info.counters)
-        {
-            self.info.counters.jobs.add(1);
-            worker.run(job);
-        }
-    }
+/// Runs `body`, and turns its panic into what it said.
+///
+/// It is right to assert unwind safety: after a panic nothing of the worker is used again but its drop, which unwinding
+/// would have run as well. What it shares with others has to mind panics by itself: a lock does so by poisoning. The drop
+/// comes after the unwinding, because a panic in it on top of another would end the process.
+fn contain<T>(body: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|panic| message_of(&*panic))
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".to_owned())
 }

@@ -1,0 +1,1 @@
+//! The border as its users see it.

@@ -1,0 +1,110 @@
+//! The way to a worker: order, bounds, deadlines, and work that goes on when nobody waits.
+
+use std::sync::mpsc::channel;
+
+use engine::{LockPlace, MapState};
+
+use super::*;
+
+#[tokio::test]
+async fn a_full_mailbox_refuses_and_a_deadline_in_it_cancels() {
+    let engine = start(|config| config.executor.mailbox_capacity = 2);
+    map(&engine, "m", OwnerKind::Task);
+    engine.create_simulated_owners(OwnerKind::Task, 1, 1).await.unwrap();
+    let owner = simulated(1);
+    set(&engine, "m", &owner, 1).await.unwrap();
+    let worker = engine.get_owner(&owner).unwrap().worker;
+    let (release, held) = channel::<()>();
+    let (begun, running) = channel();
+    engine.stall_worker(worker, move || {
+        begun.send(()).unwrap();
+        let _ = held.recv_timeout(PATIENCE);
+    });
+    running.recv_timeout(PATIENCE).unwrap();
+
+    let deadline = Some(Instant::now() + Duration::from_millis(20));
+    let conditions = Conditions { deadline, ..Conditions::default() };
+    let late = engine.update("m", &owner, value(2), UpdateMode::Any, conditions);
+    assert_eq!(late.await, Err(Error::DeadlinePassed));
+    assert_eq!(engine.get("m", &owner).unwrap().value, value(1), "a Get needs no worker");
+
+    // The cancelled one still takes its room; one more fits.
+    let mut waiting = Box::pin(set(&engine, "m", &owner, 3));
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut waiting).await.is_err());
+    let refused = set(&engine, "m", &owner, 4).await;
+    assert!(matches!(refused, Err(Error::Overloaded { queued: 2, .. })), "{refused:?}");
+    release.send(()).unwrap();
+    waiting.await.unwrap();
+    assert_eq!(engine.get("m", &owner).unwrap().value, value(3));
+    wait_until("the cancelled one was counted", || engine.workers()[worker].counters().cancelled == 1);
+}
+
+#[tokio::test]
+async fn a_free_goes_on_without_its_caller() {
+    let engine = start(|_| {});
+    map(&engine, "m", OwnerKind::Task);
+    engine.create_simulated_owners(OwnerKind::Task, 0, 2000).await.unwrap();
+    for id in 0..2000 {
+        set(&engine, "m", &simulated(id), id).await.unwrap();
+    }
+    let deadline = Some(Instant::now() + Duration::from_secs(5));
+    {
+        let mut free = Box::pin(engine.free_map("m", None, deadline));
+        // Polled until it runs, then abandoned.
+        let begun = || engine.get_map("m").map_or(true, |map| map.state == MapState::Freeing);
+        while !begun() {
+            let _ = tokio::time::timeout(Duration::from_millis(1), &mut free).await;
+        }
+    }
+    wait_until("the map is gone", || matches!(engine.get_map("m"), Err(Error::MapNotFound { .. })));
+    assert_eq!(engine.stats().elements, 0);
+    map(&engine, "m", OwnerKind::Task);
+    set(&engine, "m", &simulated(1), 1).await.unwrap();
+    assert_eq!(engine.free_map("m", None, None).await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_stalled_holder_of_a_bucket_is_told_as_a_lock_timeout() {
+    let engine = start(|config| config.lock_timeout = Duration::from_millis(50));
+    map(&engine, "m", OwnerKind::Task);
+    engine.create_simulated_owners(OwnerKind::Task, 0, 100).await.unwrap();
+    set(&engine, "m", &simulated(0), 1).await.unwrap();
+    let victim = engine.get_owner(&simulated(0)).unwrap();
+    let (release, held) = channel::<()>();
+    let (begun, running) = channel();
+    engine.hold_bucket_lock(1 - victim.worker, "m", victim.storage_serial.unwrap(), move || {
+        begun.send(()).unwrap();
+        let _ = held.recv_timeout(PATIENCE);
+    });
+    running.recv_timeout(PATIENCE).unwrap();
+    let place = LockPlace::Bucket { map: "m".to_owned() };
+    assert_eq!(set(&engine, "m", &simulated(0), 2).await, Err(Error::LockTimeout { place }));
+    let deadline = Some(Instant::now() + Duration::from_millis(10));
+    let conditions = Conditions { deadline, ..Conditions::default() };
+    let refused = engine.update("m", &simulated(0), value(2), UpdateMode::Any, conditions).await;
+    assert_eq!(refused, Err(Error::DeadlinePassed), "leaves the lock's queue alone");
+    assert_eq!(engine.get("m", &simulated(0)).unwrap().value, value(1), "a lookup takes no lock");
+    // The owner leaves all the same, and the map's free is put off, not refused.
+    assert_eq!(engine.destroy_simulated_owners(OwnerKind::Task, 0, 1).await, Ok(1));
+    assert_eq!(engine.get_map("m").unwrap().elements, 1, "still in the held bucket");
+    assert!(engine.stats().retry_list > 0);
+    release.send(()).unwrap();
+    wait_until("the retry list is worked off", || {
+        let stats = engine.stats();
+        (stats.retry_list, stats.elements) == (0, 0)
+    });
+    assert!(engine.stats().workers.iter().any(|worker| worker.lock.timeouts > 0));
+}
+
+#[tokio::test]
+async fn after_a_stop_everything_is_refused() {
+    let engine = start(|_| {});
+    map(&engine, "m", OwnerKind::Task);
+    engine.create_simulated_owners(OwnerKind::Task, 1, 1).await.unwrap();
+    set(&engine, "m", &simulated(1), 5).await.unwrap();
+    engine.stop(PATIENCE);
+    assert_eq!(set(&engine, "m", &simulated(1), 6).await, Err(Error::ShuttingDown));
+    assert_eq!(engine.free_map("m", None, None).await, Err(Error::ShuttingDown));
+    assert_eq!(engine.get("m", &simulated(1)).unwrap().value, value(5));
+    assert!(engine.workers().iter().all(|worker| !worker.alive()));
+}

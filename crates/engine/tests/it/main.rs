@@ -1,0 +1,54 @@
+//! The engine with real processes, real cgroups and simulated owners.
+
+mod border;
+mod owners;
+mod pid_reuse;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use engine::{Conditions, Config, Engine, Error, MapSpec, OwnerKind, OwnerRef, UpdateMode, Written};
+
+/// How long a test waits for something that takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An engine with two workers that allows simulated owners, changed by `adjust`.
+fn start(adjust: impl FnOnce(&mut Config)) -> Engine {
+    let mut config = Config::default();
+    config.executor.cpus = cpu_executor::allowed_cpus().expect("Linux tells");
+    config.executor.cpus = config.executor.cpus.iter().copied().cycle().take(2).collect();
+    config.owners.simulated = true;
+    adjust(&mut config);
+    Engine::start(config).expect("an engine starts")
+}
+
+fn map(engine: &Engine, name: &str, kind: OwnerKind) {
+    let (name, value_type) = (name.to_owned(), "u64".to_owned());
+    engine.create_map(MapSpec { name, kind, value_size: 8, max_elements: 100_000, value_type }).expect("a new map");
+}
+
+fn value(number: u64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_le_bytes())
+}
+
+fn task(pid: u32) -> OwnerRef {
+    OwnerRef::Task { pid: pid.into(), start_time_ticks: None }
+}
+
+fn simulated(id: u64) -> OwnerRef {
+    OwnerRef::Simulated { kind: OwnerKind::Task, id }
+}
+
+async fn set(engine: &Engine, map: &str, owner: &OwnerRef, number: u64) -> Result<Written, Error> {
+    engine.update(map, owner, value(number), UpdateMode::Any, Conditions::default()).await
+}
+
+/// Looks until `done` says so, and says how long that took.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "still not: {what}");
+        std::thread::yield_now();
+    }
+    start.elapsed()
+}

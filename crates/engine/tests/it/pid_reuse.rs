@@ -1,0 +1,89 @@
+//! A pid that was reused never shows what belonged to the process before.
+
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+
+use super::owners::child;
+use super::*;
+
+/// How often the pid is aimed at before giving up: anything else that forks meanwhile takes it away.
+const TRIES: usize = 2000;
+
+/// A process with exactly this pid, where the kernel lets us choose.
+fn child_with_pid(pid: u32) -> Result<Option<Child>, std::io::Error> {
+    for _ in 0..TRIES {
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())?;
+        let mut child = child();
+        if child.id() == pid {
+            return Ok(Some(child));
+        }
+        child.kill()?;
+        child.wait()?;
+    }
+    Ok(None)
+}
+
+#[tokio::test]
+async fn a_reused_pid_shows_nothing_of_the_former_owner() {
+    let gate = Arc::new(Mutex::new(()));
+    let engine = start(|config| config.owners.exit_gate = Some(Arc::clone(&gate)));
+    map(&engine, "secrets", OwnerKind::Task);
+    let mut first = child();
+    let pid = first.id();
+    let owner = task(pid);
+    let secret = set(&engine, "secrets", &owner, 42).await.unwrap();
+
+    // The thread that handles exits gets no further from here on.
+    let frozen = gate.lock().unwrap();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let mut second = match child_with_pid(pid) {
+        Ok(Some(second)) => second,
+        Ok(None) => {
+            println!("SKIPPED: pid {pid} was not to be had in {TRIES} tries on this busy machine");
+            return;
+        }
+        Err(error) => {
+            println!("SKIPPED: /proc/sys/kernel/ns_last_pid: {error}");
+            return;
+        }
+    };
+    assert_eq!(engine.get_map("secrets").unwrap().elements, 1, "the old value is still there: its exit is frozen");
+
+    // By the pid: somebody else, who has no value.
+    assert!(matches!(engine.get("secrets", &owner), Err(Error::ElementNotFound { .. })));
+    let refused = engine.delete("secrets", &owner, Conditions::default()).await;
+    assert!(matches!(refused, Err(Error::ElementNotFound { .. })), "{refused:?}");
+    let got = engine.get_or_create("secrets", &owner, None, None).await.unwrap();
+    assert_eq!((got.value, got.created), (vec![0; 8], true));
+    assert_ne!(got.owner, secret.owner);
+    assert_eq!(set(&engine, "secrets", &owner, 43).await.unwrap().owner, got.owner);
+    // By the number of the one before: still that one's value, until its exit is handled; never the new one's.
+    assert_eq!(engine.get("secrets", &OwnerRef::Id(secret.owner)).unwrap().value, value(42));
+
+    drop(frozen);
+    wait_until("the old value is gone", || engine.get_map("secrets").unwrap().elements == 1);
+    assert!(matches!(engine.get("secrets", &OwnerRef::Id(secret.owner)), Err(Error::OwnerExited { .. })));
+    assert_eq!(engine.get("secrets", &owner).unwrap().value, value(43), "the new one's value stays");
+    second.kill().unwrap();
+    second.wait().unwrap();
+    wait_until("the new value is gone", || engine.get_map("secrets").unwrap().elements == 0);
+}
+
+/// The same without luck: the pid is free, and the exit not handled yet.
+#[tokio::test]
+async fn a_dead_pid_shows_nothing_while_its_exit_is_not_handled() {
+    let gate = Arc::new(Mutex::new(()));
+    let engine = start(|config| config.owners.exit_gate = Some(Arc::clone(&gate)));
+    map(&engine, "secrets", OwnerKind::Task);
+    let mut first = Command::new("sleep").arg("600").spawn().unwrap();
+    let owner = task(first.id());
+    set(&engine, "secrets", &owner, 42).await.unwrap();
+    let frozen = gate.lock().unwrap();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(matches!(engine.get("secrets", &owner), Err(Error::OwnerExited { .. })));
+    assert!(matches!(set(&engine, "secrets", &owner, 1).await, Err(Error::OwnerExited { .. })));
+    drop(frozen);
+    wait_until("the value is gone", || engine.get_map("secrets").unwrap().elements == 0);
+}

@@ -36,7 +36,7 @@
 //! 2. Exit events may come late. Whoever reads an owner's value asks [`Owner::has_exited`] *after* the lookup.
 //!
 //! Threads are tasks of their own, named by their tid. The pid of a process stands for the whole process, which exits
-//! with its last thread.
+//! with its last thread. When a thread calls execve(2) its process goes on under the pid, and the owner of its tid exits.
 //!
 //! # Threads and blocking
 //!

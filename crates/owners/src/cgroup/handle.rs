@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::fs::fstat;
 use rustix::io::Errno;
 
 /// `FILEID_KERNFS` (Linux 5.5): the handle is the 64-bit id.
@@ -32,10 +31,5 @@ pub(super) fn open(mount: impl AsFd, id: u64) -> Result<OwnedFd, Errno> {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
     }
     // SAFETY: the call has just returned this descriptor, and nobody else knows its number.
-    let directory = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    // An id of 0, or one with a generation that the kernel ignores, may open something else.
-    if fstat(&directory)?.st_ino != id {
-        return Err(Errno::STALE);
-    }
-    Ok(directory)
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

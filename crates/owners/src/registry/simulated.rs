@@ -13,7 +13,7 @@ const SIMULATED_CHUNK: u64 = 1024;
 impl<A: Send + Sync + 'static> Registry<A> {
     /// Makes the simulated owners `first_id .. first_id + count`, and returns how many of them are new: those that are
     /// there already are left alone, so that the call can be repeated. All or none: when the new ones do not fit into
-    /// `max_owners`, none is made.
+    /// `max_owners`, none is made. A million take seconds: for a thread that may block.
     pub fn create_simulated(
         &self,
         kind: OwnerKind,
@@ -44,7 +44,8 @@ impl<A: Send + Sync + 'static> Registry<A> {
     }
 
     /// Ends the simulated owners `first_id .. first_id + count` that exist and returns them. Their names are free at
-    /// once; the caller destroys their storage and calls [`Registry::retire`] for each.
+    /// once; the caller destroys their storage and calls [`Registry::retire`] for each. For a thread that may block,
+    /// like the creation.
     pub fn remove_simulated(
         &self,
         kind: OwnerKind,

@@ -18,7 +18,7 @@ pub const SOON: Duration = Duration::from_secs(30);
 
 /// Says aloud that something was not tested here, and why. Not with eprintln, which the test harness swallows.
 pub fn skipped(what: impl Display, why: impl Display) {
-    let _ = writeln!(io::stderr(), "SKIPPED {what}: {why}");
+    let _ = io::stderr().write_all(format!("SKIPPED {what}: {why}\n").as_bytes());
 }
 
 /// The attachment: what the test put there, to see that it is its own.

@@ -65,7 +65,7 @@ impl Maps {
         if spec.value_type.len() > LONGEST_NAME || spec.value_type.chars().any(char::is_control) {
             return Err(Error::Invalid {
                 field: "value_type",
-                kind: Invalid::Name,
+                kind: Invalid::Argument,
                 problem: format!("expected at most {LONGEST_NAME} bytes without control characters"),
             });
         }
@@ -106,10 +106,12 @@ impl Maps {
         Ok(map.info())
     }
 
-    /// The map of this name, whatever its state.
+    /// The map of this name, whatever its state. What can be no name at all is told apart from a map that is not there.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Map>, Error> {
-        let found = self.by_name.get(name).map(|map| Arc::clone(&map));
-        found.ok_or_else(|| Error::MapNotFound { name: name.to_owned() })
+        match self.by_name.get(name) {
+            Some(map) => Ok(Arc::clone(&map)),
+            None => check_name(name).and(Err(Error::MapNotFound { name: name.to_owned() })),
+        }
     }
 
     /// The map of this name if it takes operations and is the one that the caller means.

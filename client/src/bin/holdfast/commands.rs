@@ -1,6 +1,6 @@
 //! What each command does: ask the server, print the answer.
 
-use std::io::Write;
+use std::io::{Write, stderr};
 
 use holdfast::{Client, Error, NewMap, Pages, Retry};
 use serde_json::{Value as Json, json};
@@ -98,7 +98,8 @@ async fn get<W: Write>(client: &Client, args: GetArgs, output: &mut Output<W>) -
     });
     output.value(&value_type.print(&got.value), &answer)?;
     if args.verbose && output.format == Format::Table {
-        eprintln!("version {} owner_id {} created {}", got.version, got.owner_id, got.created);
+        // Whoever closed stderr does not want to know.
+        _ = writeln!(stderr(), "version {} owner_id {} created {}", got.version, got.owner_id, got.created);
     }
     Ok(())
 }

@@ -86,7 +86,7 @@ fn what_to_do(refusal: &Refusal) -> Option<String> {
         Reason::OwnerNotFound => {
             "is it running? A pid counts in the server's pid namespace; simulated owners must be created first"
         }
-        Reason::OwnerExited => "its values went with it",
+        Reason::OwnerExited => "what runs in its place is another owner, without values yet: `holdfast create`",
         Reason::ElementNotFound => "`holdfast create` or `holdfast get --create` makes one",
         Reason::VersionMismatch => "somebody wrote meanwhile: `holdfast get -v` shows the value and its version now",
         Reason::MapIdMismatch => "the map was freed and created again: `holdfast map show NAME`",
@@ -109,6 +109,9 @@ fn what_to_do(refusal: &Refusal) -> Option<String> {
         | Reason::InvalidPageSize
         | Reason::PermissionDenied => return None,
     };
-    let detail = |key| refusal.metadata.get(key).map(|value| format!(" ({key} {value})")).unwrap_or_default();
-    Some(format!("{hint}{}{}{}", detail("current_version"), detail("current_map_id"), detail("incident")))
+    let incident = refusal.metadata.get("incident").filter(|incident| !refusal.message.contains(*incident));
+    Some(match incident {
+        Some(incident) => format!("{hint} (incident {incident})"),
+        None => hint.to_owned(),
+    })
 }

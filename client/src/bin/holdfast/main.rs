@@ -8,7 +8,7 @@ mod failure;
 mod output;
 mod value;
 
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{ErrorKind, Write, stderr, stdout};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
         Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             // Nothing is left to be done if stderr is closed too; the exit code tells.
-            _ = write!(std::io::stderr(), "{failure}");
+            _ = write!(stderr(), "{failure}");
             failure.exit_code()
         }
     }

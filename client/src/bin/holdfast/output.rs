@@ -58,14 +58,14 @@ impl<W: Write> Output<W> {
         table.add_rows(flatten(record).into_iter().map(|(name, value)| [name, value]));
         self.table(table)?;
         for (name, list) in record.as_object().into_iter().flatten() {
-            let Some(rows) = list.as_array() else { continue };
-            let rows: Vec<_> = rows.iter().map(flatten).collect();
-            let Some(first) = rows.first() else { continue };
-            let mut table = new_table();
-            table.set_header(first.iter().map(|(name, _)| name.to_uppercase()));
-            table.add_rows(rows.iter().map(|row| row.iter().map(|(_, value)| value)));
-            writeln!(self.to, "\n{name}:")?;
-            self.table(table)?;
+            for (title, entries) in split(name, list.as_array().map(Vec::as_slice).unwrap_or_default()) {
+                let rows: Vec<_> = entries.iter().map(flatten).collect();
+                let mut table = new_table();
+                table.set_header(rows.iter().take(1).flatten().map(|(name, _)| name.to_uppercase()));
+                table.add_rows(rows.iter().map(|row| row.iter().map(|(_, value)| value)));
+                writeln!(self.to, "\n{title}:")?;
+                self.table(table)?;
+            }
         }
         Ok(())
     }
@@ -160,6 +160,24 @@ fn flatten(json: &Json) -> Vec<(String, String)> {
         }
     }
     flat
+}
+
+/// A list as tables that are not too wide: if its entries have inner objects, one table for each of those.
+fn split(name: &str, entries: &[Json]) -> Vec<(String, Vec<Json>)> {
+    let fields = |entry: &Json| entry.as_object().cloned().unwrap_or_default();
+    let Some(first) = entries.first().map(fields) else { return Vec::new() };
+    let inner: Vec<_> = first.iter().filter(|(_, value)| value.is_object()).map(|(name, _)| name).collect();
+    if inner.is_empty() {
+        return vec![(name.to_owned(), entries.to_vec())];
+    }
+    let only = |entry: &Json, kept: &str| {
+        let scalars = fields(entry).into_iter().filter(|(_, value)| !value.is_object());
+        scalars.chain(fields(&entry[kept])).collect::<Json>()
+    };
+    inner
+        .into_iter()
+        .map(|kept| (format!("{name}.{kept}"), entries.iter().map(|entry| only(entry, kept)).collect()))
+        .collect()
 }
 
 #[cfg(test)]

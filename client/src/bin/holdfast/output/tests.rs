@@ -36,7 +36,12 @@ fn a_record_has_its_scalars_first_and_its_lists_as_tables() {
         "name": "m",
         "type": "",
         "limits": { "maps": 5, "size": null },
-        "workers": [{ "index": 0, "lock": { "fast": 10 } }, { "index": 1, "lock": { "fast": 2 } }],
+        "cpus": [{ "index": 0, "tid": 17 }],
+        "workers": [
+            { "index": 0, "lock": { "fast": 10 }, "border": { "jobs": 3, "batches": 2 } },
+            { "index": 1, "lock": { "fast": 2 }, "border": { "jobs": 4, "batches": 1 } },
+        ],
+        "none": [],
     });
     let text = printed(Format::Table, |output| output.record(&record));
     let expected = "\
@@ -45,10 +50,19 @@ type         -
 limits.maps  5
 limits.size  -
 
-workers:
-INDEX  LOCK.FAST
+cpus:
+INDEX  TID
+0      17
+
+workers.lock:
+INDEX  FAST
 0      10
 1      2
+
+workers.border:
+INDEX  JOBS  BATCHES
+0      3     2
+1      4     1
 ";
     assert_eq!(text, expected);
     let json = printed(Format::Json, |output| output.record(&record));

@@ -1,0 +1,290 @@
+//! The command line against the real server.
+
+use std::io::Read;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+use crate::command_line::{holdfast, stderr, stdout};
+use crate::server::Server;
+
+/// How long an exit may take to be seen, on a busy machine.
+const SEEN: Duration = Duration::from_secs(30);
+
+/// A server and what is typed to it.
+struct Tour(Server);
+
+impl Tour {
+    fn start() -> Self {
+        Self(Server::start())
+    }
+
+    fn run(&self, line: &str) -> Output {
+        holdfast(&self.0.unix, &line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// What it prints; it must succeed and leave stderr alone.
+    fn ok(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert!(output.status.success() && output.stderr.is_empty(), "{line}: {output:?}");
+        stdout(&output).to_owned()
+    }
+
+    fn json(&self, line: &str) -> Json {
+        let text = self.ok(&format!("{line} -o json"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"))
+    }
+
+    /// The first line on stderr; it must be refused by the server.
+    fn refused(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
+        assert_eq!(stdout(&output), "", "{line}");
+        stderr(&output).lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// Repeats the line until it is refused for this reason.
+    fn refused_soon(&self, line: &str, reason: &str) {
+        let deadline = Instant::now() + SEEN;
+        loop {
+            let output = self.run(line);
+            if output.status.code() == Some(1) && stderr(&output).starts_with(&format!("error: {reason}: ")) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{line} is still {output:?}");
+        }
+    }
+}
+
+/// A process that ends when its stdin closes.
+struct Process(Child);
+
+impl Process {
+    fn start() -> Self {
+        let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("cat starts");
+        Self(child)
+    }
+
+    fn end(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).expect("it was running");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_value_lives_as_long_as_its_process() {
+    let tour = Tour::start();
+    let mut process = Process::start();
+    let pid = process.0.id();
+    assert_eq!(tour.ok("map create tenant --kind task --type u64"), "map_id 1\n");
+    let stored = tour.ok(&format!("update tenant --task {pid} --u64 42"));
+    assert!(stored.starts_with("version ") && stored.ends_with(" owner_id 1\n"), "{stored}");
+    assert_eq!(tour.ok(&format!("get tenant --task {pid}")), "42\n");
+
+    let got = tour.run("get tenant --owner-id 1 -v");
+    assert_eq!((stdout(&got), stderr(&got)), ("42\n", &*format!("{} created false\n", stored.trim_end())));
+    let owner = tour.json(&format!("owner show {pid}"));
+    assert_eq!((&owner["task"]["pid"], &owner["state"], &owner["elements"]), (&json!(pid), &json!("live"), &json!(1)));
+    let ticks = &owner["task"]["start_time_ticks"];
+    assert_eq!(tour.ok(&format!("get tenant --task {pid}@{ticks}")), "42\n");
+    assert!(tour.refused(&format!("get tenant --task {pid}@1")).contains("OWNER_NOT_FOUND"));
+    let rows = tour.ok("list tenant");
+    let words: Vec<_> = rows.split_whitespace().collect();
+    let version = stored.split_whitespace().nth(1).expect("version V");
+    assert_eq!(words, ["OWNER_ID", "OWNER", "VERSION", "VALUE", "1", "task", &pid.to_string(), version, "42"]);
+
+    process.end();
+    tour.refused_soon(&format!("get tenant --task {pid}"), "OWNER_EXITED");
+    assert_eq!(tour.json("list tenant"), json!([]));
+    assert_eq!(tour.json("map show tenant")["elements"], 0);
+}
+
+#[test]
+fn a_value_lives_as_long_as_its_cgroup() {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("/proc is there");
+    let mount = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|mount| mount[2] == "cgroup2");
+    let Some(mount) = mount else { return println!("SKIPPED a_value_lives_as_long_as_its_cgroup: no cgroup2 mount") };
+    let directory = std::path::PathBuf::from(format!("{}/holdfast-test-{}", mount[1], std::process::id()));
+    if let Err(error) = std::fs::create_dir(&directory) {
+        return println!("SKIPPED a_value_lives_as_long_as_its_cgroup: {}: {error}", directory.display());
+    }
+    let tour = Tour::start();
+    tour.ok("map create label --kind cgroup --type utf8 --value-size 16");
+    let path = directory.display();
+    tour.ok(&format!("create label --cgroup {path} --text gold"));
+    assert_eq!(tour.ok(&format!("get label --cgroup {path}")), "gold\n");
+    let owner = tour.json(&format!("owner show --cgroup {path}"));
+    assert_eq!(tour.ok(&format!("get label --cgroup-id {}", owner["cgroup"]["id"])), "gold\n");
+    let named = owner["cgroup"]["path"].as_str().expect("a path");
+    assert!(tour.ok("list label").contains(&format!("cgroup {named} ")));
+
+    std::fs::remove_dir(&directory).expect("an empty cgroup");
+    tour.refused_soon("get label --owner-id 1", "OWNER_EXITED");
+    assert_eq!(tour.json("list label"), json!([]));
+}
+
+#[test]
+fn values_come_back_as_they_were_given() {
+    let tour = Tour::start();
+    tour.ok("owner create-simulated --kind task --count 1");
+    for (map, create, value, printed, json, hex) in [
+        ("u32", "--type u32", "--u32 4294967295", "4294967295", json!(u32::MAX), "ffffffff"),
+        ("u64", "--type u64", "--u64 0xffffffffffffffff", "18446744073709551615", json!(u64::MAX), "ffffffffffffffff"),
+        ("i64", "--type i64", "--i64 -2", "-2", json!(-2), "feffffffffffffff"),
+        ("text", "--type utf8 --value-size 6", "--text gold", "gold", json!("gold"), "676f6c640000"),
+        ("full", "--type utf8 --value-size 4", "--text gold", "gold", json!("gold"), "676f6c64"),
+        ("own", "--type mine --value-size 3", "--hex 0x00fF7f", "00ff7f", json!("00ff7f"), "00ff7f"),
+    ] {
+        tour.ok(&format!("map create {map} --kind task {create}"));
+        tour.ok(&format!("create {map} --simulated 0 {value}"));
+        assert_eq!(tour.ok(&format!("get {map} --simulated 0")), format!("{printed}\n"));
+        let got = tour.json(&format!("get {map} --simulated 0"));
+        assert_eq!((&got["value"], &got["hex"]), (&json, &json!(hex)));
+        assert_eq!(tour.json(&format!("list {map}"))[0]["value"], json);
+    }
+}
+
+#[test]
+fn files_go_in_and_out_byte_for_byte() {
+    let tour = Tour::start();
+    tour.ok("owner create-simulated --kind task --count 1");
+    tour.ok("map create blob --kind task --value-size 256");
+    let bytes: Vec<u8> = (0..=255).collect();
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), &bytes).expect("written");
+    tour.ok(&format!("create blob --simulated 0 --file {}", file.path().display()));
+    assert_eq!(tour.run("get blob --simulated 0 --raw").stdout, bytes);
+    // Text is only filled up where the map says that it is text.
+    assert!(tour.refused("update blob --simulated 0 --text gold").contains("INVALID_VALUE"));
+    // A long value is shortened in a table alone.
+    let row = tour.ok("list blob");
+    assert!(row.contains("000102") && row.contains('…') && !row.contains("fdfeff"), "{row}");
+    assert_eq!(tour.json("list blob")[0]["hex"].as_str().map(str::len), Some(512));
+}
+
+#[test]
+fn writes_happen_only_on_their_conditions() {
+    let tour = Tour::start();
+    tour.ok("owner create-simulated --kind task --count 1");
+    let map_id = tour.json("map create m --kind task --type u64")["map_id"].clone();
+    let m = "m --simulated 0";
+    assert!(tour.refused(&format!("get {m}")).starts_with("error: ELEMENT_NOT_FOUND: "));
+    assert!(tour.refused(&format!("update {m} --u64 1 --mode exist")).contains("ELEMENT_NOT_FOUND"));
+    assert_eq!(tour.ok(&format!("get {m} --create --u64 7")), "7\n");
+    assert_eq!(tour.ok(&format!("get {m} --create --u64 8")), "7\n", "it was there");
+    assert!(tour.refused(&format!("create {m} --u64 1")).contains("ELEMENT_EXISTS"));
+    assert!(tour.refused(&format!("update {m} --u64 1 --mode noexist")).contains("ELEMENT_EXISTS"));
+    let version = tour.json(&format!("get {m}"))["version"].clone();
+    let swapped = tour.json(&format!("update {m} --u64 9 --expect-version {version} --expect-map-id {map_id}"));
+    assert_ne!(swapped["version"], version);
+    assert!(tour.refused(&format!("update {m} --u64 1 --expect-version {version}")).contains("VERSION_MISMATCH"));
+    assert!(tour.refused(&format!("delete {m} --expect-version {version}")).contains("VERSION_MISMATCH"));
+    assert!(tour.refused(&format!("delete {m} --expect-map-id 99")).contains("MAP_ID_MISMATCH"));
+    assert!(tour.refused("map free m --expect-map-id 99").contains("MAP_ID_MISMATCH"));
+    assert_eq!(tour.ok(&format!("get {m}")), "9\n", "no refusal has changed it");
+    assert_eq!(tour.ok(&format!("delete {m} --expect-version {}", swapped["version"])), "owner_id 1\n");
+    assert_eq!(tour.ok(&format!("map free m --expect-map-id {map_id}")), "freed_elements 0\n");
+    assert!(tour.refused("map show m").contains("MAP_NOT_FOUND"));
+}
+
+#[test]
+fn listings_of_many_pages_are_one_table_or_one_array() {
+    let tour = Tour::start();
+    assert_eq!(tour.ok("owner create-simulated --kind task --first 1000 --count 250"), "created 250\n");
+    tour.ok("map create m --kind task --type u32");
+    for id in 1000..1250 {
+        tour.ok(&format!("create m --simulated {id} --u32 {id}"));
+    }
+    let table = tour.ok("list m");
+    let values: Vec<u32> = table
+        .lines()
+        .skip(1)
+        .map(|row| row.split_whitespace().last()?.parse().ok())
+        .map(|value| value.expect("a number"))
+        .collect();
+    let sorted = |mut values: Vec<u32>| {
+        values.sort_unstable();
+        values
+    };
+    assert_eq!(sorted(values), (1000..1250).collect::<Vec<_>>());
+    let ids = |list: &Json| {
+        list.as_array().expect("an array").iter().map(|e| e["value"].as_u64().expect("a number") as u32).collect()
+    };
+    assert_eq!(sorted(ids(&tour.json("list m"))), (1000..1250).collect::<Vec<_>>());
+    assert_eq!(tour.json("owner list").as_array().map(Vec::len), Some(250));
+    assert_eq!(tour.json("owner list --kind cgroup"), json!([]));
+    assert_eq!(tour.ok("owner destroy-simulated --kind task --first 1000 --count 251"), "destroyed 250\n");
+    assert_eq!(tour.json("list m"), json!([]));
+}
+
+#[test]
+fn a_reader_who_leaves_is_no_error_but_a_full_disk_is() {
+    let tour = Tour::start();
+    tour.ok("owner create-simulated --kind task --count 1000");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.args(["owner", "list"]).env("HOLDFAST_ENDPOINT", &tour.0.unix).stderr(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the command line runs");
+    child.stdout.take().expect("piped").read_exact(&mut [0]).expect("a first byte");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let output = command.stdout(full).output().expect("the command line runs");
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("cannot write the answer"), "{output:?}");
+}
+
+#[test]
+fn the_caller_is_an_owner_over_a_unix_socket_alone() {
+    let tour = Tour::start();
+    tour.ok("map create m --kind task --type u64");
+    assert_eq!(tour.ok("get m --task self --create --u64 3"), "3\n");
+    let output = holdfast(&tour.0.tcp, &["get", "m", "--task", "self"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("error: INVALID_OWNER: "), "{output:?}");
+}
+
+/// Programs read these names; a change of one breaks them.
+#[test]
+fn json_has_the_names_of_the_api() {
+    let tour = Tour::start();
+    tour.ok("map create m --kind task --type u64");
+    let pid = std::process::id();
+    tour.ok(&format!("create m --task {pid} --u64 1"));
+    let names = |json: &Json| json.as_object().expect("an object").keys().cloned().collect::<Vec<_>>().join(" ");
+    for (line, pointer, expected) in [
+        ("map show m", "", "map_id name kind value_size max_elements value_type buckets elements bytes state"),
+        ("map list", "/0", "map_id name kind value_size max_elements value_type buckets elements bytes state"),
+        ("list m", "/0", "owner value hex version"),
+        ("list m", "/0/owner", "owner_id kind task"),
+        ("list m", "/0/owner/task", "pid start_time_ticks pidfd_inode thread"),
+        ("get m --owner-id 1", "", "value hex version owner_id created"),
+        ("owner show --owner-id 1", "", "owner_id kind task state storage_serial worker elements bytes"),
+        ("owner list", "/0", "owner_id kind task state storage_serial worker elements bytes"),
+        (
+            "admin info",
+            "",
+            "version instance_id start_time pid_namespace_inode guard simulated_owners_allowed limits workers",
+        ),
+        ("admin info", "/workers/0", "index processor pinned tid"),
+        (
+            "admin stats",
+            "",
+            "instance_id maps elements bytes task_owners cgroup_owners simulated_owners retry_list_length \
+             retired_pending exits_seen connections workers",
+        ),
+        ("admin stats", "/workers/0", "index lock border"),
+    ] {
+        let json = tour.json(line);
+        assert_eq!(names(json.pointer(pointer).expect(pointer)), expected, "{line} {pointer}");
+    }
+    let text = tour.ok("admin stats");
+    assert!(text.contains("\nworkers.lock:\nINDEX  FAST"), "{text}");
+}

@@ -58,8 +58,11 @@ impl Turn {
 }
 
 impl Node {
+    /// Nobody is behind this node, or nobody has linked itself yet.
+    const UNLINKED: u32 = 0;
+
     fn new() -> Self {
-        Node { next: AtomicU32::new(Tail::NONE.bits()), flag: AtomicU32::new(Turn::WAITING) }
+        Node { next: AtomicU32::new(Node::UNLINKED), flag: AtomicU32::new(Turn::WAITING) }
     }
 
     /// By the owner, before it enters a queue.
@@ -67,7 +70,7 @@ impl Node {
         // Relaxed: published to the successor by the tail exchange (Q1) and to the predecessor by
         // the link (N1). Everyone who wrote here during the last use is done: the flag was the last
         // thing it wrote, and the owner has seen it; the link was awaited.
-        self.next.store(Tail::NONE.bits(), Ordering::Relaxed);
+        self.next.store(Node::UNLINKED, Ordering::Relaxed);
         self.flag.store(Turn::WAITING, Ordering::Relaxed);
     }
 
@@ -84,8 +87,7 @@ impl Node {
         let mut backoff = Backoff::new();
         loop {
             // N1, the Acquire half.
-            let next = Tail::from_bits(self.next.load(Ordering::Acquire));
-            if next != Tail::NONE {
+            if let Some(next) = Tail::from_bits(self.next.load(Ordering::Acquire)) {
                 return next;
             }
             backoff.wait_long();
@@ -230,15 +232,12 @@ impl<const N: usize> Registry<N> {
         unsafe { context.as_ref() }
     }
 
-    /// The node that a tail names, if it names one.
-    pub(crate) fn node(&self, tail: Tail) -> Option<&Node> {
-        let (cpu, nesting) = tail.owner()?;
-        let context = self
-            .context(cpu.index())
-            // The tail was read from a word or a link with Acquire, and its owner registered
-            // before it wrote it there with Release.
-            .expect("a Cpu is registered before it queues");
-        Some(context.node(nesting))
+    /// The node that a tail names.
+    pub(crate) fn node(&self, tail: Tail) -> &Node {
+        // The tail was read with Acquire from a word or a link, and whoever put it there with
+        // Release had registered before.
+        let context = self.context(tail.cpu().index()).expect("a Cpu registers before it queues");
+        context.node(tail.nesting())
     }
 
     /// Every context that may be in use, but for one.

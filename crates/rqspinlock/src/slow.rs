@@ -45,9 +45,9 @@ use crate::cpu::{Cpu, Seat};
 use crate::deadlock;
 use crate::error::{Cycle, LockError};
 use crate::lock::RawRqSpinLock;
-use crate::registry::{Node, Turn, registry};
+use crate::registry::{Turn, registry};
 use crate::sync::{Backoff, Ordering, ROUNDS_BEFORE_CLAIM, SPINS, end_round, spin_loop};
-use crate::word::{Tail, Word};
+use crate::word::Word;
 
 /// Between two checks for an ABBA deadlock by the head of a queue.
 const ABBA_CHECK_INTERVAL: Duration = Duration::from_millis(1);
@@ -117,8 +117,9 @@ impl Waiter<'_> {
         if try_steal(self.lock, self.cpu) {
             return Ok(());
         }
-        match self.enter(&seat) {
-            Turn::Head => self.head(&seat),
+        let turn = if self.enter(&seat) { Turn::Head } else { self.wait_for_turn(&seat) };
+        match turn {
+            Turn::Head => Head { lock: self.lock, seat: &seat, pending: false }.wait(self),
             Turn::Flushed => {
                 self.cpu.counters().flushed.bump();
                 Err(LockError::TimedOut)
@@ -126,25 +127,24 @@ impl Waiter<'_> {
         }
     }
 
-    /// ENTER and QUEUED: joins the queue and waits to become its head.
-    fn enter(&self, seat: &Seat<'_>) -> Turn {
+    /// ENTER: joins the queue; true if there was none, so that we are its head.
+    fn enter(&self, seat: &Seat<'_>) -> bool {
         self.cpu.counters().queued.bump();
         // Q1: publishes the reset of our node to who comes behind us, and shows us the node of who
         // is before us, or what the last head did.
-        let before = self.update(Ordering::AcqRel, |word| word.queued(seat.tail));
-        let Some(predecessor) = registry().node(before.tail()) else {
-            return Turn::Head;
-        };
-        predecessor.link(seat.tail);
-        self.wait_for_turn(seat.node)
+        let before = self.lock.word.update(Ordering::AcqRel, |word| word.queued(Some(seat.tail)));
+        if let Some(predecessor) = before.tail() {
+            registry().node(predecessor).link(seat.tail);
+        }
+        before.tail().is_none()
     }
 
     /// QUEUED: no clock and no checks here, the head does them for all.
-    fn wait_for_turn(&self, node: &Node) -> Turn {
+    fn wait_for_turn(&self, seat: &Seat<'_>) -> Turn {
         let mut backoff = Backoff::new();
         let mut gave_way = false;
         loop {
-            if let Some(turn) = node.turn() {
+            if let Some(turn) = seat.node.turn() {
                 return turn;
             }
             if backoff.wait() && !gave_way {
@@ -153,58 +153,75 @@ impl Waiter<'_> {
             }
         }
     }
+}
 
+/// A waiter that has become head. It leaves by exactly one of `claim`, `leave` and `flush`.
+struct Head<'a> {
+    lock: &'a RawRqSpinLock,
+    seat: &'a Seat<'a>,
+    /// We have set pending, so it is set.
+    pending: bool,
+}
+
+impl Head<'_> {
     /// HEAD: one way or another, this returns within the timeout.
-    fn head(&self, seat: &Seat<'_>) -> Result<(), LockError> {
-        // The time of becoming head, first asked for when a round of spinning was not enough.
-        let mut since = None;
-        let mut checked = None;
-        let mut rounds = 0;
+    fn wait(mut self, waiter: &Waiter<'_>) -> Result<(), LockError> {
+        let cpu = waiter.cpu;
+        // When we became head and when we last checked: both from the first look at the clock,
+        // which a head that gets the lock in its first round does not need.
+        let mut times = None;
+        let mut rounds: u32 = 0;
         loop {
-            if self.claim(seat) {
-                self.cpu.counters().claimed.bump();
+            if self.claim() {
+                cpu.counters().claimed.bump();
                 return Ok(());
             }
-            let now = self.cpu.now();
-            let since = *since.get_or_insert(now);
-            if now.saturating_duration_since(*checked.get_or_insert(now)) >= ABBA_CHECK_INTERVAL {
-                checked = Some(now);
-                if let Some(cycle) = deadlock::abba(self.lock, self.cpu) {
-                    self.leave(seat);
+            let now = cpu.now();
+            let (since, checked) = times.get_or_insert((now, now));
+            if now.saturating_duration_since(*checked) >= ABBA_CHECK_INTERVAL {
+                *checked = now;
+                if let Some(cycle) = deadlock::abba(self.lock, cpu) {
+                    self.leave();
                     return Err(LockError::Deadlock(cycle));
                 }
             }
             // The timeout goes before the caller's deadline: it speaks for the whole queue.
-            if now.saturating_duration_since(since) >= self.cpu.timeout() {
-                if self.flush(seat) {
-                    self.cpu.counters().timeouts.bump();
+            if now.saturating_duration_since(*since) >= cpu.timeout() {
+                if self.flush() {
+                    cpu.counters().timeouts.bump();
                     return Err(LockError::TimedOut);
                 }
                 continue;
             }
-            if self.deadline.is_some_and(|at| now >= at) {
-                self.leave(seat);
+            if waiter.deadline.is_some_and(|at| now >= at) {
+                self.leave();
                 return Err(LockError::DeadlinePassed);
             }
-            rounds += 1;
+            rounds = rounds.saturating_add(1);
             if rounds == ROUNDS_BEFORE_CLAIM {
                 // Relaxed: it publishes nothing, and only we clear it again.
-                self.update(Ordering::Relaxed, Word::pending);
+                self.lock.word.update(Ordering::Relaxed, Word::pending);
+                self.pending = true;
             }
-            self.rest(rounds);
+            if rounds == 1 {
+                cpu.counters().parked.bump();
+            }
+            end_round(rounds);
         }
     }
 
-    /// One round of the head's spinning on the word; true if it has the lock.
-    fn claim(&self, seat: &Seat<'_>) -> bool {
+    /// One round of spinning on the word; true if it has the lock.
+    fn claim(&self) -> bool {
         self.lock.head.touch();
         for _ in 0..SPINS {
             // L3, Acquire: pairs with R1 as L1 does. And Q1: we leave the queue, and the tail may be
             // another's by now.
-            let claimed =
-                self.lock.word.change(Ordering::AcqRel, |word| (!word.is_locked()).then(|| word.claimed_by(seat.tail)));
+            let claimed = self.lock.word.change(Ordering::AcqRel, |word| {
+                let claimed = word.claimed_by(self.seat.tail);
+                (!word.is_locked()).then_some(claimed)
+            });
             if let Ok(before) = claimed {
-                self.hand_on(seat, before.tail());
+                self.hand_on(before);
                 return true;
             }
             spin_loop();
@@ -212,71 +229,57 @@ impl Waiter<'_> {
         false
     }
 
-    /// The end of a round of the head: the processor goes to somebody else.
-    fn rest(&self, rounds: u32) {
-        if rounds == 1 {
-            self.cpu.counters().parked.bump();
-        }
-        end_round(rounds);
-    }
-
     /// LEAVE: only we give up; whoever is behind us becomes head.
-    fn leave(&self, seat: &Seat<'_>) {
+    fn leave(&self) {
         self.lock.head.touch();
         // Q1. One step: between clearing pending and clearing the tail a newcomer could become head
-        // and set a pending of its own, which is not ours to clear. And the word that the change
-        // was applied to, not the fact of a retry, tells whether somebody is behind us.
-        let before = self.update(Ordering::AcqRel, |word| word.left_by(seat.tail));
-        self.hand_on(seat, before.tail());
+        // and set a pending of its own, which is not ours to clear.
+        let before = self.lock.word.update(Ordering::AcqRel, |word| word.left_by(self.seat.tail));
+        self.hand_on(before);
     }
 
-    /// Having left a queue that ended with `tail`: makes the next one head, if it was not us.
-    fn hand_on(&self, seat: &Seat<'_>, tail: Tail) {
-        if tail == seat.tail {
+    /// Having left the queue by changing the word `before`: makes the next one head, if there is.
+    ///
+    /// Only the tail *field* tells that. That the change had to be tried again does not: a thief, or
+    /// a release, may have been the reason, and a wait for a successor that does not exist is
+    /// endless.
+    fn hand_on(&self, before: Word) {
+        self.lock.head.check_pending(before.is_pending(), self.pending);
+        if before.tail() == Some(self.seat.tail) {
             return;
         }
-        let successor = seat.node.successor();
+        let successor = self.seat.node.successor();
         // Nobody else may have become head in the meantime.
         self.lock.head.touch();
-        if let Some(node) = registry().node(successor) {
-            node.tell(Turn::Head);
-        }
+        registry().node(successor).tell(Turn::Head);
     }
 
     /// FLUSH: the whole queue has timed out, in one; false if the lock has been released, so that
     /// there is something to claim instead.
-    fn flush(&self, seat: &Seat<'_>) -> bool {
+    fn flush(&self) -> bool {
         self.lock.head.touch();
         // Q1. From here on newcomers form a queue of their own, with a head and a timeout of its own;
-        // the one that we cut off ends with `last`, and nobody can join it any more.
+        // nobody can join the one that we cut off, which goes from us to the tail that we removed.
         let Ok(before) = self.lock.word.change(Ordering::AcqRel, |word| word.is_locked().then(|| word.flushed()))
         else {
             return false;
         };
+        self.lock.head.check_pending(before.is_pending(), self.pending);
         let last = before.tail();
-        let mut at = seat.tail;
-        while at != last {
-            // `at` is our own node in the first turn; after that a node that waits to be told, and
-            // its link is read before it is told: then the node is its owner's again.
-            let node = registry().node(at).expect("only the last node has no successor");
-            let next = node.successor();
-            if at != seat.tail {
-                node.tell(Turn::Flushed);
-            }
-            at = next;
+        if last == Some(self.seat.tail) {
+            return true;
         }
-        if last != seat.tail
-            && let Some(node) = registry().node(last)
-        {
+        let mut next = self.seat.node.successor();
+        while last != Some(next) {
+            let node = registry().node(next);
+            // First the link, then the word: once told, its owner may be in the next queue with it.
+            next = node.successor();
             node.tell(Turn::Flushed);
         }
+        registry().node(next).tell(Turn::Flushed);
         true
     }
-
-    /// A transition that every word allows; gives back the word before it.
-    fn update(&self, order: Ordering, transition: impl Fn(Word) -> Word) -> Word {
-        match self.lock.word.change(order, |word| Some(transition(word))) {
-            Ok(before) | Err(before) => before,
-        }
-    }
 }
+
+#[cfg(all(test, loom))]
+mod loom;

@@ -46,6 +46,9 @@ mod real {
 
         #[inline(always)]
         pub(crate) fn touch(&self) {}
+
+        #[inline(always)]
+        pub(crate) fn check_pending(&self, _seen: bool, _set: bool) {}
     }
 }
 
@@ -94,6 +97,11 @@ mod model {
 
         pub(crate) fn touch(&self) {
             self.0.with_mut(|_| ());
+        }
+
+        /// Pending is the head's alone: it is set when the head has set it and not otherwise.
+        pub(crate) fn check_pending(&self, seen: bool, set: bool) {
+            assert_eq!(seen, set, "pending as it is, and as the head has set it");
         }
     }
 }

@@ -8,11 +8,11 @@ mod cases;
 #[cfg(not(loom))]
 mod harness;
 #[cfg(loom)]
-mod loom;
+pub(crate) mod loom;
 #[cfg(not(loom))]
 mod stress;
 
 /// Nobody holds the lock, nobody waits, and nothing is left in its word.
-fn assert_at_rest(lock: &RawRqSpinLock) {
+pub(crate) fn assert_at_rest(lock: &RawRqSpinLock) {
     assert_eq!(lock.word.peek(), Word::UNLOCKED);
 }

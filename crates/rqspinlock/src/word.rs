@@ -21,6 +21,7 @@
 //! Release on it published, however many thieves have been in between.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use crate::cpu::CpuId;
 use crate::sync::{AtomicU32, Ordering};
@@ -34,39 +35,41 @@ const NESTING_MASK: u32 = 0b11;
 const CPU_SHIFT: u32 = 18;
 const TAIL_MASK: u32 = !0 << NESTING_SHIFT;
 
-/// The tail field of a word: the name of one queue node, or of none.
+/// The name of a queue node, as it stands in the tail field of a word.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tail(u32);
+pub(crate) struct Tail(NonZeroU32);
 
 impl Tail {
-    pub(crate) const NONE: Tail = Tail(0);
-
     pub(crate) fn new(cpu: CpuId, nesting: usize) -> Tail {
         debug_assert!(nesting <= NESTING_MASK as usize);
-        Tail((cpu.index() as u32 + 1) << CPU_SHIFT | (nesting as u32) << NESTING_SHIFT)
+        let cpu = cpu.index() as u32 + 1;
+        let bits = cpu << CPU_SHIFT | (nesting as u32) << NESTING_SHIFT;
+        Tail(NonZeroU32::new(bits).expect("the Cpu's part of it is not 0"))
     }
 
-    pub(crate) fn from_bits(bits: u32) -> Tail {
-        Tail(bits & TAIL_MASK)
+    /// The name in these bits, if there is one; of a whole word, only its tail field is looked at.
+    pub(crate) fn from_bits(bits: u32) -> Option<Tail> {
+        NonZeroU32::new(bits & TAIL_MASK).map(Tail)
     }
 
     pub(crate) fn bits(self) -> u32 {
-        self.0
+        self.0.get()
     }
 
-    /// The Cpu and the nesting index of the node. None of [`Tail::NONE`].
-    pub(crate) fn owner(self) -> Option<(CpuId, usize)> {
-        let cpu = CpuId::from_index((self.0 >> CPU_SHIFT).checked_sub(1)? as usize);
-        Some((cpu, (self.0 >> NESTING_SHIFT & NESTING_MASK) as usize))
+    /// The Cpu whose node it is.
+    pub(crate) fn cpu(self) -> CpuId {
+        CpuId::from_index((self.bits() >> CPU_SHIFT) as usize - 1)
+    }
+
+    /// Which of its nodes it is.
+    pub(crate) fn nesting(self) -> usize {
+        (self.bits() >> NESTING_SHIFT & NESTING_MASK) as usize
     }
 }
 
 impl fmt::Debug for Tail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.owner() {
-            Some((cpu, nesting)) => write!(f, "{cpu}.{nesting}"),
-            None => f.write_str("none"),
-        }
+        write!(f, "{}.{}", self.cpu(), self.nesting())
     }
 }
 
@@ -92,7 +95,7 @@ impl Word {
         self.0 & PARKED != 0
     }
 
-    pub(crate) fn tail(self) -> Tail {
+    pub(crate) fn tail(self) -> Option<Tail> {
         Tail::from_bits(self.0)
     }
 
@@ -112,14 +115,14 @@ impl Word {
     }
 
     /// (*, p, l) -> (tail, p, l)
-    pub(crate) fn queued(self, tail: Tail) -> Word {
-        Word(self.0 & !TAIL_MASK | tail.0)
+    pub(crate) fn queued(self, tail: Option<Tail>) -> Word {
+        Word(self.0 & !TAIL_MASK | tail.map_or(0, Tail::bits))
     }
 
     /// The head `me` leaves the queue: (me, *, l) -> (0, 0, l), (other, *, l) -> (other, 0, l)
     pub(crate) fn left_by(self, me: Tail) -> Word {
         let word = Word(self.0 & !PENDING);
-        if word.tail() == me { word.queued(Tail::NONE) } else { word }
+        if word.tail() == Some(me) { word.queued(None) } else { word }
     }
 
     /// The head `me` takes the lock: leaves the queue and locks in one.
@@ -129,7 +132,7 @@ impl Word {
 
     /// The queue is cut off: (*, *, 1) -> (0, 0, 1)
     pub(crate) fn flushed(self) -> Word {
-        Word(self.0 & !PENDING).queued(Tail::NONE)
+        Word(self.0 & !PENDING).queued(None)
     }
 }
 
@@ -204,6 +207,14 @@ impl AtomicWord {
             }
         }
         Err(seen)
+    }
+
+    /// A [`change`](Self::change) that no word refuses.
+    #[inline]
+    pub(crate) fn update(&self, order: Ordering, transition: impl Fn(Word) -> Word) -> Word {
+        match self.change(order, |word| Some(transition(word))) {
+            Ok(before) | Err(before) => before,
+        }
     }
 }
 

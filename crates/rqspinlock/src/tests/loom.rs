@@ -11,6 +11,7 @@
 //! | [`head_gives_up_before_a_successor`] | headship goes on to who is behind, or to a newcomer |
 //! | [`flush_against_release`] | everyone of a flushed queue is told, once, and nobody else |
 //! | [`retry_after_a_flush`] | nodes of a flushed queue may be used at once in the next |
+//! | `slow::loom::flush_of_three` | the same for a node in the middle of the queue |
 //! | [`one_of_two_sees_abba`] | two Cpus that want each other's lock are not both overlooked |
 //!
 //! Every model ends with the word, the tables and the nodes at rest, and in all of them a witness
@@ -31,14 +32,16 @@ use crate::{Clock, Cpu, Cycle, Events, Guard, LockError, RqSpinLock};
 ///
 /// `body` says which of `outcomes` its schedule came to, by their bits, and each must be one of
 /// some schedule: a model that never gets to what it is about would prove nothing.
-fn model<const N: usize>(
+pub(crate) fn model<const N: usize>(
     name: &str,
     preemptions: usize,
     outcomes: [&str; N],
     body: impl Fn() -> [bool; N] + Send + Sync + 'static,
 ) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
+    // LOOM_MAX_PREEMPTIONS goes first: three take minutes a model, and find what two find.
+    builder.max_branches = 10_000;
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     let schedules = std::sync::Arc::new(AtomicU32::new(0));
     let seen: std::sync::Arc<[AtomicU32; N]> = std::sync::Arc::new(std::array::from_fn(|_| AtomicU32::new(0)));
     let start = Instant::now();
@@ -70,13 +73,13 @@ impl Clock for SteppingClock {
     }
 }
 
-const TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 /// Small enough that no model reaches the timeout in such steps.
 const STEP: Duration = Duration::from_micros(1);
 
 /// A Cpu that is registered before the threads of a model start, so that its schedules are not
 /// spent on registering.
-struct Ready {
+pub(crate) struct Ready {
     cpu: Cpu,
     base: Instant,
 }
@@ -87,7 +90,7 @@ unsafe impl Send for Ready {}
 
 impl Ready {
     /// A Cpu whose time goes on by `step` at every look.
-    fn stepping(step: Duration) -> Ready {
+    pub(crate) fn stepping(step: Duration) -> Ready {
         let base = Instant::now();
         let clock = SteppingClock { base, step, calls: AtomicU32::new(0) };
         let cpu = Cpu::builder().timeout(TIMEOUT).clock(clock).register().unwrap();
@@ -95,11 +98,11 @@ impl Ready {
     }
 
     /// A Cpu for which time stands still, so that it waits as long as it takes.
-    fn patient() -> Ready {
+    pub(crate) fn patient() -> Ready {
         Ready::stepping(Duration::ZERO)
     }
 
-    fn cpu(self) -> Cpu {
+    pub(crate) fn cpu(self) -> Cpu {
         self.cpu
     }
 }
@@ -152,7 +155,7 @@ fn locker(lock: &Arc<Counter>, ready: Ready) -> thread::JoinHandle<Events> {
 #[test]
 fn fast_path_and_unlock() {
     let outcomes = ["nobody waited", "somebody queued", "somebody stole"];
-    model("fast_path_and_unlock", 4, outcomes, || {
+    model("fast_path_and_unlock", 6, outcomes, || {
         let lock = counter();
         let other = {
             let lock = Arc::clone(&lock);
@@ -176,7 +179,7 @@ fn fast_path_and_unlock() {
 #[test]
 fn thief_against_claiming_head() {
     let outcomes = ["the thief overtook a queue", "the head claimed against a thief"];
-    model("thief_against_claiming_head", 3, outcomes, || {
+    model("thief_against_claiming_head", 4, outcomes, || {
         let lock = counter();
         let (holder, ready) = (Ready::patient().cpu(), Ready::patient());
         let held = lock.lock(&holder).unwrap();
@@ -235,7 +238,7 @@ fn impatient(lock: &Arc<Counter>, ready: Ready) -> thread::JoinHandle<(bool, Eve
 #[test]
 fn head_gives_up_alone() {
     let outcomes = ["it gave up", "it claimed"];
-    model("head_gives_up_alone", 4, outcomes, || {
+    model("head_gives_up_alone", 6, outcomes, || {
         let lock = counter();
         let holder = Ready::patient().cpu();
         let held = lock.lock(&holder).unwrap();

@@ -15,11 +15,11 @@ fn fields_stand_where_the_layout_says() {
 
 #[test]
 fn a_tail_names_its_owner() {
-    assert_eq!(Tail::NONE.owner(), None);
+    assert_eq!(Word::HELD.pending().tail(), None);
     for (cpu, nesting) in [(0, 0), (0, 3), (1, 0), (16_382, 0), (16_382, 3)] {
-        let owner = Some((CpuId::from_index(cpu), nesting));
-        assert_eq!(tail(cpu, nesting).owner(), owner);
-        assert_eq!(Word::HELD.queued(tail(cpu, nesting)).tail().owner(), owner);
+        let name = tail(cpu, nesting);
+        assert_eq!((name.cpu().index(), name.nesting()), (cpu, nesting));
+        assert_eq!(Word::HELD.queued(Some(name)).tail(), Some(name));
     }
 }
 
@@ -28,25 +28,25 @@ fn a_tail_names_its_owner() {
 fn transitions_touch_only_their_fields() {
     let me = tail(4, 1);
     let other = tail(9, 0);
-    for t in [Tail::NONE, me, other] {
+    for t in [None, Some(me), Some(other)] {
         for p in [false, true] {
             for k in [false, true] {
                 for l in [false, true] {
                     let word = Word(
-                        t.bits()
+                        t.map_or(0, Tail::bits)
                             | if p { PENDING } else { 0 }
                             | if k { PARKED } else { 0 }
                             | if l { LOCKED } else { 0 },
                     );
                     let fields = |w: Word| (w.tail(), w.is_pending(), w.is_parked(), w.is_locked());
-                    let rest = if t == me { Tail::NONE } else { t };
+                    let rest = if t == Some(me) { None } else { t };
                     assert_eq!(fields(word), (t, p, k, l));
                     assert_eq!(fields(word.locked()), (t, p, k, true));
                     assert_eq!(fields(word.pending()), (t, true, k, l));
-                    assert_eq!(fields(word.queued(me)), (me, p, k, l));
+                    assert_eq!(fields(word.queued(Some(me))), (Some(me), p, k, l));
                     assert_eq!(fields(word.left_by(me)), (rest, false, k, l));
                     assert_eq!(fields(word.claimed_by(me)), (rest, false, k, true));
-                    assert_eq!(fields(word.flushed()), (Tail::NONE, false, k, l));
+                    assert_eq!(fields(word.flushed()), (None, false, k, l));
                     assert_eq!(word.may_be_stolen(), !p && !l);
 
                     let atomic = AtomicWord(AtomicU32::new(word.0));
@@ -63,8 +63,8 @@ fn a_change_gives_back_the_word_it_was_applied_to() {
     let atomic = AtomicWord::new();
     assert!(atomic.lock_fast());
     assert!(!atomic.lock_fast());
-    let queued = |word: Word| Some(word.queued(tail(1, 0)));
+    let queued = |word: Word| Some(word.queued(Some(tail(1, 0))));
     assert_eq!(atomic.change(Ordering::AcqRel, queued), Ok(Word::HELD));
-    assert_eq!(atomic.peek(), Word::HELD.queued(tail(1, 0)));
-    assert_eq!(atomic.change(Ordering::AcqRel, |_| None), Err(Word::HELD.queued(tail(1, 0))));
+    assert_eq!(atomic.peek(), Word::HELD.queued(Some(tail(1, 0))));
+    assert_eq!(atomic.change(Ordering::AcqRel, |_| None), Err(Word::HELD.queued(Some(tail(1, 0)))));
 }

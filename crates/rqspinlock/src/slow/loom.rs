@@ -1,0 +1,62 @@
+//! A model that needs a queue which is already there: with three waiters that spin for their turn,
+//! loom explores how they starve each other and little else.
+
+use ::loom::sync::Arc;
+use ::loom::thread;
+
+use super::*;
+use crate::tests::assert_at_rest;
+use crate::tests::loom::{Ready, TIMEOUT, model};
+use crate::word::Tail;
+
+impl Waiter<'_> {
+    /// Takes a place in the queue, as `acquire` does, and does not wait.
+    fn take_place(&self) -> Seat<'_> {
+        let seat = self.cpu.seat().expect("the Cpu waits for nothing yet");
+        seat.node.reset();
+        self.enter(&seat);
+        seat
+    }
+}
+
+/// The middle one of a flushed queue may be told, return, and be back in a queue with the same node
+/// before the flusher has told the last.
+#[test]
+fn flush_of_three() {
+    let outcomes = ["the middle one was back before the last was told", "it came back later"];
+    model("flush_of_three", 5, outcomes, || {
+        let lock = Arc::new(RawRqSpinLock::new());
+        let hasty = || Ready::stepping(TIMEOUT / 3);
+        let (holder, first, middle, last) = (hasty().cpu(), hasty().cpu(), hasty(), hasty().cpu());
+        lock.lock(&holder, None).unwrap();
+        let [first, last] = [&first, &last].map(|cpu| Waiter { lock: &lock, cpu, deadline: None });
+
+        let first = first.take_place();
+        let last_of_all = Tail::new(last.cpu.id(), 0);
+        let second = {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || {
+                let cpu = middle.cpu();
+                let waiter = Waiter { lock: &lock, cpu: &cpu, deadline: None };
+                let seat = waiter.take_place();
+                assert_eq!(waiter.wait_for_turn(&seat), Turn::Flushed);
+                drop(seat);
+                assert_eq!(lock.lock(&cpu, None), Err(LockError::TimedOut));
+                assert!(cpu.is_idle());
+                registry().node(last_of_all).turn().is_none()
+            })
+        };
+        while lock.word.peek().tail() == Some(first.tail) {
+            thread::yield_now();
+        }
+        let last = last.take_place();
+        assert!(Head { lock: &lock, seat: &first, pending: false }.flush());
+        assert_eq!(last.node.turn(), Some(Turn::Flushed));
+        let early = second.join().unwrap();
+
+        // SAFETY: `holder` has the lock.
+        unsafe { lock.unlock(&holder) };
+        assert_at_rest(&lock);
+        [early, !early]
+    });
+}

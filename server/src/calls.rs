@@ -172,31 +172,4 @@ fn timeout(header: &HeaderValue) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use http::HeaderValue;
-
-    use super::timeout;
-
-    fn parsed(text: &str) -> Option<Duration> {
-        timeout(&HeaderValue::from_bytes(text.as_bytes()).unwrap())
-    }
-
-    #[test]
-    fn timeouts_have_six_units() {
-        assert_eq!(parsed("2H"), Some(Duration::from_secs(7200)));
-        assert_eq!(parsed("3M"), Some(Duration::from_secs(180)));
-        assert_eq!(parsed("99999999S"), Some(Duration::from_secs(99_999_999)));
-        assert_eq!(parsed("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(parsed("7u"), Some(Duration::from_micros(7)));
-        assert_eq!(parsed("0n"), Some(Duration::ZERO));
-    }
-
-    #[test]
-    fn anything_else_is_no_timeout() {
-        for wrong in ["", "S", "1", "-1S", "+1S", "1 S", "1s", "100000000S", "1.5S", "9é", "1Sx"] {
-            assert_eq!(parsed(wrong), None, "{wrong:?}");
-        }
-    }
-}
+mod tests;

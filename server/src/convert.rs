@@ -77,6 +77,15 @@ pub fn initial_value(value: Option<Bytes>, create_if_missing: bool) -> Result<Op
     }
 }
 
+/// That a range of simulated owners has ids.
+pub fn simulated_range(first_id: u64, count: u64) -> Result<(), Status> {
+    if first_id.checked_add(count.saturating_sub(1)).is_some() {
+        return Ok(());
+    }
+    let problem = format!("{first_id} and {} more do not fit 64 bits", count - 1);
+    Err(invalid(Reason::InvalidArgument, "first_id", &problem))
+}
+
 /// The owner that a request names. `kind` is asked for only where the owner is simulated.
 pub fn owner(
     owner: Option<impl Into<holdfast_proto::OwnerRef>>,

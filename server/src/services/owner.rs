@@ -88,6 +88,7 @@ impl OwnerService for Service {
         let (caller, _, request) = open(request)?;
         allow(&caller, Action::ManageOwners, None)?;
         let kind = convert::kind("kind", request.kind)?;
+        convert::simulated_range(request.first_id, request.count)?;
         let created = self.0.engine.create_simulated_owners(kind, request.first_id, request.count);
         Ok(Response::new(CreateSimulatedOwnersResponse { created: created.await.map_err(refused)? }))
     }
@@ -99,6 +100,7 @@ impl OwnerService for Service {
         let (caller, _, request) = open(request)?;
         allow(&caller, Action::ManageOwners, None)?;
         let kind = convert::kind("kind", request.kind)?;
+        convert::simulated_range(request.first_id, request.count)?;
         let destroyed = self.0.engine.destroy_simulated_owners(kind, request.first_id, request.count);
         Ok(Response::new(DestroySimulatedOwnersResponse { destroyed: destroyed.await.map_err(refused)? }))
     }

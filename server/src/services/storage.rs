@@ -33,7 +33,7 @@ impl Service {
         owner: Option<impl Into<holdfast_proto::OwnerRef>>,
         caller: &Caller,
     ) -> Result<OwnerRef, Status> {
-        convert::owner(owner, caller, || Ok(self.0.engine.get_map(map).map_err(refused)?.spec.kind))
+        convert::owner(owner, caller, || Ok(self.0.engine.get_map(map).map_err(refused_here)?.spec.kind))
     }
 
     /// The engine bounds the bytes of the values; names of owners may be long too, and then a page gets shorter.
@@ -48,7 +48,7 @@ impl Service {
         loop {
             let page = self.0.engine.list_elements(map, expected, cursor, size).map_err(|error| match error {
                 Error::MapIdMismatch { .. } => pages::bad_token(),
-                error => refused(error),
+                error => refused_here(error),
             })?;
             let elements: Vec<_> = page.elements.into_iter().map(convert::element).collect();
             let bytes: usize = elements.iter().map(Message::encoded_len).sum();
@@ -57,6 +57,19 @@ impl Service {
             }
             size = elements.len() / 2;
         }
+    }
+}
+
+/// These requests have the map's name in another field than those of maps.
+fn refused_here(error: Error) -> Status {
+    refused(in_field(error, "name", "map"))
+}
+
+/// The engine speaks of the field `from`; in this request it is `to`.
+fn in_field(error: Error, from: &str, to: &'static str) -> Error {
+    match error {
+        Error::Invalid { field, kind, problem } if field == from => Error::Invalid { field: to, kind, problem },
+        error => error,
     }
 }
 
@@ -73,7 +86,7 @@ impl StorageService for Service {
             false => self.0.engine.get(&map, &owner),
             true => self.0.engine.get_or_create(&map, &owner, initial, deadline).await,
         };
-        let got = got.map_err(refused)?;
+        let got = got.map_err(|error| refused_here(in_field(error, "value", "initial_value")))?;
         Ok(Response::new(GetResponse {
             value: got.value.into(),
             version: got.version,
@@ -88,7 +101,7 @@ impl StorageService for Service {
         allow(&caller, Action::WriteValues, Some(&map))?;
         let owner = self.owner(&map, owner, &caller)?;
         let conditions = Conditions { deadline, ..Conditions::default() };
-        let written = self.0.engine.create(&map, &owner, value, conditions).await.map_err(refused)?;
+        let written = self.0.engine.create(&map, &owner, value, conditions).await.map_err(refused_here)?;
         Ok(Response::new(CreateResponse { version: written.version, owner_id: written.owner.0 }))
     }
 
@@ -100,7 +113,7 @@ impl StorageService for Service {
         let expected_version = convert::expected_version(expected_version, mode)?;
         let owner = self.owner(&map, owner, &caller)?;
         let conditions = Conditions { expected_version, expected_map_id, deadline };
-        let written = self.0.engine.update(&map, &owner, value, mode, conditions).await.map_err(refused)?;
+        let written = self.0.engine.update(&map, &owner, value, mode, conditions).await.map_err(refused_here)?;
         Ok(Response::new(UpdateResponse { version: written.version, owner_id: written.owner.0 }))
     }
 
@@ -111,7 +124,7 @@ impl StorageService for Service {
         let expected_version = convert::expected_version(expected_version, UpdateMode::Exist)?;
         let owner = self.owner(&map, owner, &caller)?;
         let conditions = Conditions { expected_version, expected_map_id, deadline };
-        let deleted = self.0.engine.delete(&map, &owner, conditions).await.map_err(refused)?;
+        let deleted = self.0.engine.delete(&map, &owner, conditions).await.map_err(refused_here)?;
         Ok(Response::new(DeleteResponse { owner_id: deleted.owner.0 }))
     }
 

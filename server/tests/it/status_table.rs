@@ -1,0 +1,647 @@
+//! The status table of `proto/README.md`, row by row: each reason is provoked over gRPC by the test of its name, and comes
+//! with the code, the details and the promise about retries that the table gives it.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use holdfast_proto::OwnerRef;
+use holdfast_proto::v1::map_service_client::MapServiceClient;
+use holdfast_proto::v1::storage_service_client::StorageServiceClient;
+use holdfast_proto::v1::{
+    CgroupRef, CreateMapRequest, CreateRequest, CreateSimulatedOwnersRequest, DeleteRequest, FreeMapRequest,
+    GetMapRequest, GetOwnerRequest, GetRequest, ListElementsRequest, ListMapsRequest, ListOwnersRequest, MapKind,
+    MapState, TaskRef, UpdateMode, UpdateRequest, cgroup_ref,
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{Api, Server, bytes, cgroup, hold, map_of, patient, put, simulated, soon, task, until, within};
+
+const README: &str = include_str!("../../../proto/README.md");
+
+/// A row of the table.
+struct Row {
+    code: Code,
+    retry: &'static str,
+}
+
+/// Reason to row.
+fn table() -> BTreeMap<&'static str, Row> {
+    let cells = |line: &'static str| line.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect::<Vec<_>>();
+    let rows = README.lines().filter(|line| line.starts_with("| ")).map(cells).filter_map(|cells| match cells[..] {
+        [_, code, reason, retry] => Some((reason, Row { code: code_named(code)?, retry })),
+        _ => None,
+    });
+    rows.collect()
+}
+
+fn code_named(name: &str) -> Option<Code> {
+    Some(match name {
+        "UNAVAILABLE" => Code::Unavailable,
+        "DEADLINE_EXCEEDED" => Code::DeadlineExceeded,
+        "RESOURCE_EXHAUSTED" => Code::ResourceExhausted,
+        "ALREADY_EXISTS" => Code::AlreadyExists,
+        "NOT_FOUND" => Code::NotFound,
+        "ABORTED" => Code::Aborted,
+        "FAILED_PRECONDITION" => Code::FailedPrecondition,
+        "INVALID_ARGUMENT" => Code::InvalidArgument,
+        "PERMISSION_DENIED" => Code::PermissionDenied,
+        "INTERNAL" => Code::Internal,
+        _ => return None,
+    })
+}
+
+/// Checks a refusal against the table.
+#[track_caller]
+pub fn refused<T: Debug>(answer: Result<T, Status>, reason: &str) -> Refused {
+    let status = answer.expect_err(reason);
+    let rows = table();
+    let row = rows.get(reason).unwrap_or_else(|| panic!("{reason} is not in the table"));
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
+    assert_eq!((info.domain.as_str(), info.reason.as_str()), ("holdfast", reason), "{status:?}");
+    assert_eq!(status.code(), row.code, "{status:?}");
+
+    let pause = details.retry_info().and_then(|retry| retry.retry_delay);
+    assert_eq!(pause.is_some(), row.retry.starts_with("yes"), "retry: {:?}, {status:?}", row.retry);
+    let pushback = status.metadata().get("grpc-retry-pushback-ms").map(|value| value.to_str().unwrap().to_owned());
+    let expected = pause.filter(|_| row.code == Code::Unavailable).map(|pause| pause.as_millis().to_string());
+    assert_eq!(pushback, expected, "{status:?}");
+
+    let fields: Vec<_> = details.bad_request().into_iter().flat_map(|bad| bad.field_violations.clone()).collect();
+    assert_eq!(!fields.is_empty(), row.code == Code::InvalidArgument, "{status:?}");
+    let quota = details.quota_failure().into_iter().flat_map(|quota| quota.violations.clone()).next();
+    assert_eq!(quota.is_some(), reason.ends_with("_FULL") || reason.ends_with("_LIMIT"), "{status:?}");
+    Refused {
+        field: fields.into_iter().map(|violation| violation.field).next().unwrap_or_default(),
+        subject: quota.map(|violation| violation.subject).unwrap_or_default(),
+        metadata: info.metadata.clone().into_iter().collect(),
+    }
+}
+
+/// What a test may want to know of a refusal besides.
+pub struct Refused {
+    pub field: String,
+    pub subject: String,
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[test]
+fn every_row_has_its_test() {
+    let rows = table();
+    assert!(rows.len() > 25, "the table was not found");
+    let elsewhere = [
+        // Needs a handler that panics.
+        ("INTERNAL", include_str!("../../src/calls/tests.rs")),
+        // Needs a server without rights.
+        ("PERMISSION_DENIED", include_str!("process.rs")),
+    ];
+    for reason in rows.keys() {
+        let source = elsewhere.iter().find(|(row, _)| row == reason).map_or(include_str!("status_table.rs"), |(_, source)| source);
+        let test = format!("async fn {}()", reason.to_lowercase());
+        assert!(source.contains(&test), "no test {test}");
+    }
+}
+
+fn multi() -> impl Fn(&mut holdfastd::config::Config) {
+    |config| config.engine.lock_timeout = Duration::from_millis(30)
+}
+
+/// A server whose simulated task 1 has an element, and a worker that is not the one which serves it.
+async fn two_workers(change: impl FnOnce(&mut holdfastd::config::Config)) -> (Server, Api, Placed) {
+    let server = Server::with(change).await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    api.simulate(MapKind::Task, 1, 1).await;
+    let owner_id = api.update("m", simulated(1), 1).await.unwrap().owner_id;
+    let owner = api.owner(OwnerRef::OwnerId(owner_id)).await.unwrap();
+    let own = owner.worker.unwrap() as usize;
+    let workers = server.engine.workers().len();
+    assert!(workers >= 2, "there are two workers at least");
+    (server, api, Placed { own, other: (own + 1) % workers, serial: owner.storage_serial.unwrap() })
+}
+
+struct Placed {
+    own: usize,
+    other: usize,
+    serial: u64,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lock_timeout() {
+    let (server, mut api, Placed { other, serial, .. }) = two_workers(multi()).await;
+    let (held, body) = hold();
+    server.engine.hold_bucket_lock(other, "m", serial, body);
+    let held = held.wait();
+    let refusal = refused(api.update("m", simulated(1), 2).await, "LOCK_TIMEOUT");
+    assert_eq!((refusal.metadata["lock"].as_str(), refusal.metadata["map"].as_str()), ("bucket", "m"));
+    drop(held);
+    // Nothing had changed, and nothing is left behind.
+    assert_eq!(api.get("m", simulated(1)).await.unwrap().value, bytes(1));
+    until("the lock is free", async || api.update("m", simulated(1), 3).await.ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_deadline() {
+    let (server, mut api, Placed { own, other, serial }) =
+        two_workers(|config| config.engine.lock_timeout = Duration::from_secs(60)).await;
+    let mut patient = StorageServiceClient::with_origin(patient(), server.origin());
+    let timeout = Duration::from_millis(50);
+
+    // In a mailbox.
+    let (held, body) = hold();
+    server.engine.stall_worker(own, body);
+    let held = held.wait();
+    let update = patient.update(within(timeout, put("m", simulated(1), 2)));
+    refused(soon("an answer at the deadline", update).await, "REQUEST_DEADLINE");
+    drop(held);
+
+    // Waiting for a lock.
+    let (held, body) = hold();
+    server.engine.hold_bucket_lock(other, "m", serial, body);
+    let held = held.wait();
+    let update = patient.update(within(timeout, put("m", simulated(1), 3)));
+    refused(soon("an answer at the deadline", update).await, "REQUEST_DEADLINE");
+    drop(held);
+
+    // Passed when it came.
+    refused(patient.update(within(Duration::ZERO, put("m", simulated(1), 4))).await, "REQUEST_DEADLINE");
+
+    // None of them has happened, and none happens later.
+    until("the lock is free", async || api.update("m", simulated(1), 5).await.ok()).await;
+    assert_eq!(api.get("m", simulated(1)).await.unwrap().value, bytes(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overloaded() {
+    let (server, mut api, Placed { own, .. }) = two_workers(|config| config.workers.mailbox = 1).await;
+    let (held, body) = hold();
+    server.engine.stall_worker(own, body);
+    let held = held.wait();
+    let mut first = api.clone();
+    let queued = tokio::spawn(async move { first.update("m", simulated(1), 2).await });
+    until("a full mailbox", async || (server.engine.workers()[own].queued() == 1).then_some(())).await;
+    let refusal = refused(api.update("m", simulated(1), 3).await, "OVERLOADED");
+    assert_eq!(refusal.metadata["worker"], own.to_string());
+    drop(held);
+    soon("the queued update", queued).await.unwrap().unwrap();
+    assert_eq!(api.get("m", simulated(1)).await.unwrap().value, bytes(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutting_down() {
+    let notice = Duration::from_secs(60);
+    let mut server = Server::with(|config| {
+        config.drain.notice = notice;
+        config.drain.timeout = notice;
+    })
+    .await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    let drained = server.drain();
+    let status = until("a refusal", async || api.map("m").await.err()).await;
+    refused(Err::<(), _>(status), "SHUTTING_DOWN");
+    refused(api.update("m", simulated(1), 1).await, "SHUTTING_DOWN");
+    drained.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn message_too_large() {
+    let server = Server::with(|config| config.max_message_size = 100_000).await;
+    let mut api = server.api();
+    api.create_map(CreateMapRequest { value_size: 65_000, ..map_of("m", MapKind::Task) }).await;
+    api.simulate(MapKind::Task, 1, 1).await;
+    for size in [100_000, 16 << 20] {
+        let large = UpdateRequest { value: vec![7; size].into(), ..put("m", simulated(1), 0) };
+        let refusal = refused(soon("an answer", api.storage.update(large)).await, "MESSAGE_TOO_LARGE");
+        assert_eq!(refusal.metadata["limit"], "100000");
+    }
+    // The connection and the largest value still work.
+    let fits = UpdateRequest { value: vec![7; 65_000].into(), ..put("m", simulated(1), 0) };
+    api.storage.update(fits).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn map_full() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.create_map(CreateMapRequest { max_elements: 2, ..map_of("m", MapKind::Task) }).await;
+    api.simulate(MapKind::Task, 1, 3).await;
+    api.update("m", simulated(1), 1).await.unwrap();
+    api.update("m", simulated(2), 1).await.unwrap();
+    let refusal = refused(api.update("m", simulated(3), 1).await, "MAP_FULL");
+    assert_eq!((refusal.subject.as_str(), refusal.metadata["limit"].as_str()), ("map:m", "2"));
+    // Replacing needs no room, and deleting makes some.
+    api.update("m", simulated(1), 2).await.unwrap();
+    api.delete("m", simulated(2)).await.unwrap();
+    api.update("m", simulated(3), 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owner_limit() {
+    let server = Server::with(|config| config.engine.owners.max_owners = 2).await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    let request = |count| CreateSimulatedOwnersRequest { kind: MapKind::Task.into(), first_id: 1, count };
+    let refusal = refused(api.owners.create_simulated_owners(request(3)).await, "OWNER_LIMIT");
+    assert_eq!((refusal.subject.as_str(), refusal.metadata["limit"].as_str()), ("server:owners", "2"));
+    assert_eq!(api.simulate(MapKind::Task, 1, 2).await, 2, "nothing was created before");
+    refused(api.update("m", task(std::process::id() as i32), 1).await, "OWNER_LIMIT");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn map_limit() {
+    let server = Server::with(|config| config.engine.max_maps = 1).await;
+    let mut api = server.api();
+    api.task_map("a").await;
+    let refusal = refused(api.maps.create_map(map_of("b", MapKind::Task)).await, "MAP_LIMIT");
+    assert_eq!((refusal.subject.as_str(), refusal.metadata["limit"].as_str()), ("server:maps", "1"));
+    api.free("a").await.unwrap();
+    api.task_map("b").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn element_exists() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    api.simulate(MapKind::Task, 1, 1).await;
+    let UpdateRequest { map, owner, value, .. } = put("m", simulated(1), 1);
+    let owner = owner.map(OwnerRef::from);
+    let create = CreateRequest { map, owner: owner.map(Into::into), value };
+    let version = api.storage.create(create.clone()).await.unwrap().into_inner().version;
+    let refusal = refused(api.storage.create(create).await, "ELEMENT_EXISTS");
+    assert_eq!(refusal.metadata["current_version"], version.to_string());
+    let update = UpdateRequest { mode: UpdateMode::Noexist.into(), ..put("m", simulated(1), 2) };
+    refused(api.storage.update(update).await, "ELEMENT_EXISTS");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn map_exists() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    let id = api.task_map("m").await;
+    let refusal = refused(api.maps.create_map(map_of("m", MapKind::Cgroup)).await, "MAP_EXISTS");
+    assert_eq!(refusal.metadata["map_id"], id.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn map_not_found() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.simulate(MapKind::Task, 1, 1).await;
+    refused(api.map("m").await, "MAP_NOT_FOUND");
+    refused(api.free("m").await, "MAP_NOT_FOUND");
+    refused(api.update("m", task(std::process::id() as i32), 1).await, "MAP_NOT_FOUND");
+    refused(api.get("m", simulated(1)).await, "MAP_NOT_FOUND");
+    refused(api.delete("m", OwnerRef::OwnerId(1)).await, "MAP_NOT_FOUND");
+    let refusal = refused(api.list("m", 0).await, "MAP_NOT_FOUND");
+    assert_eq!(refusal.metadata["map"], "m");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owner_not_found() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    api.create_map(map_of("c", MapKind::Cgroup)).await;
+    // Beyond any pid_max.
+    refused(api.update("m", task(i32::MAX), 1).await, "OWNER_NOT_FOUND");
+    refused(api.get("m", task(i32::MAX)).await, "OWNER_NOT_FOUND");
+    refused(api.update("m", OwnerRef::OwnerId(12_345), 1).await, "OWNER_NOT_FOUND");
+    refused(api.update("m", OwnerRef::OwnerId(0), 1).await, "OWNER_NOT_FOUND");
+    refused(api.update("m", simulated(1), 1).await, "OWNER_NOT_FOUND");
+    refused(api.delete("m", simulated(1)).await, "OWNER_NOT_FOUND");
+    let own = std::process::id() as i32;
+    let wrong_start = TaskRef { pid: own, start_time_ticks: Some(1), ..TaskRef::default() };
+    refused(api.update("m", OwnerRef::Task(wrong_start), 1).await, "OWNER_NOT_FOUND");
+    refused(api.owner(task(i32::MAX)).await, "OWNER_NOT_FOUND");
+    if std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" - cgroup2 ") {
+        refused(api.update("c", cgroup("/holdfast-test-absent"), 1).await, "OWNER_NOT_FOUND");
+    } else {
+        eprintln!("skipped: no cgroup v2 hierarchy, so no absent cgroup in it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owner_exited() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    let mut child = tokio::process::Command::new("sleep").arg("1000").kill_on_drop(true).spawn().unwrap();
+    let pid = child.id().unwrap() as i32;
+    let owner_id = api.update("m", task(pid), 1).await.unwrap().owner_id;
+    child.kill().await.unwrap();
+    // By id and by pid, whether the exit has been seen or not.
+    let refusal = refused(api.get("m", task(pid)).await, "OWNER_EXITED");
+    assert_eq!(refusal.metadata["owner_id"], owner_id.to_string());
+    let gone = async || api.clone().update("m", OwnerRef::OwnerId(owner_id), 2).await.err();
+    refused(Err::<(), _>(until("the exit is seen", gone).await), "OWNER_EXITED");
+    refused(api.update("m", task(pid), 2).await, "OWNER_EXITED");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn element_not_found() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    api.simulate(MapKind::Task, 1, 1).await;
+    refused(api.get("m", simulated(1)).await, "ELEMENT_NOT_FOUND");
+    refused(api.delete("m", simulated(1)).await, "ELEMENT_NOT_FOUND");
+    let update = UpdateRequest { mode: UpdateMode::Exist.into(), ..put("m", simulated(1), 1) };
+    refused(api.storage.update(update).await, "ELEMENT_NOT_FOUND");
+    let update = UpdateRequest { expected_version: Some(1), ..put("m", simulated(1), 1) };
+    refused(api.storage.update(update).await, "ELEMENT_NOT_FOUND");
+    // It runs, and has never had a value.
+    refused(api.get("m", task(std::process::id() as i32)).await, "ELEMENT_NOT_FOUND");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn version_mismatch() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    api.simulate(MapKind::Task, 1, 1).await;
+    let old = api.update("m", simulated(1), 1).await.unwrap().version;
+    let new = api.update("m", simulated(1), 2).await.unwrap().version;
+    let update = UpdateRequest { expected_version: Some(old), ..put("m", simulated(1), 3) };
+    let refusal = refused(api.storage.update(update).await, "VERSION_MISMATCH");
+    assert_eq!(refusal.metadata["current_version"], new.to_string());
+    let delete = |version| DeleteRequest {
+        map: "m".to_owned(),
+        owner: Some(simulated(1).into()),
+        expected_version: Some(version),
+        expected_map_id: None,
+    };
+    refused(api.storage.delete(delete(old)).await, "VERSION_MISMATCH");
+    api.storage.delete(delete(new)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn map_id_mismatch() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    let old = api.task_map("m").await;
+    api.free("m").await.unwrap();
+    let new = api.task_map("m").await;
+    api.simulate(MapKind::Task, 1, 1).await;
+    let update = UpdateRequest { expected_map_id: Some(old), ..put("m", simulated(1), 1) };
+    let refusal = refused(api.storage.update(update).await, "MAP_ID_MISMATCH");
+    assert_eq!(refusal.metadata["current_map_id"], new.to_string());
+    let free = |id| FreeMapRequest { name: "m".to_owned(), expected_map_id: Some(id) };
+    refused(api.maps.free_map(free(old)).await, "MAP_ID_MISMATCH");
+    api.maps.free_map(free(new)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn map_freeing() {
+    let (server, mut api, Placed { other, own, serial }) = two_workers(multi()).await;
+    // Where the free runs follows from the map: one of the two, and the lock is held on the other.
+    let mut patient = MapServiceClient::with_origin(patient(), server.origin());
+    let free = FreeMapRequest { name: "m".to_owned(), expected_map_id: None };
+    for holder in [other, own] {
+        let (held, body) = hold();
+        server.engine.hold_bucket_lock(holder, "m", serial, body);
+        let held = held.wait();
+        let late = soon("an answer after the deadline", patient.free_map(within(Duration::from_millis(100), free.clone())));
+        let status = late.await.expect_err("the lock is held");
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        if api.map("m").await.unwrap().state != i32::from(MapState::Freeing) {
+            // It was queued behind the holder, so it has not begun, and will not.
+            refused(Err::<(), _>(status), "REQUEST_DEADLINE");
+            drop(held);
+            continue;
+        }
+        // It has begun and goes on: nobody may be told that nothing has happened.
+        assert!(status.get_details_error_info().is_none(), "{status:?}");
+        refused(api.free("m").await, "MAP_FREEING");
+        refused(api.update("m", simulated(1), 2).await, "MAP_FREEING");
+        refused(api.get("m", simulated(1)).await, "MAP_FREEING");
+        refused(api.list("m", 0).await, "MAP_FREEING");
+        drop(held);
+        let gone = until("the map is gone", async || api.map("m").await.err()).await;
+        refused(Err::<(), _>(gone), "MAP_NOT_FOUND");
+        return;
+    }
+    panic!("the free runs on one of two workers, and the lock was held on each of them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_argument() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    api.simulate(MapKind::Task, 1, 1).await;
+    let update = UpdateRequest { expected_version: Some(0), ..put("m", simulated(1), 1) };
+    assert_eq!(refused(api.storage.update(update.clone()).await, "INVALID_ARGUMENT").field, "expected_version");
+    let update = UpdateRequest { expected_version: Some(1), mode: UpdateMode::Noexist.into(), ..update };
+    assert_eq!(refused(api.storage.update(update).await, "INVALID_ARGUMENT").field, "expected_version");
+
+    let get = GetRequest {
+        map: "m".to_owned(),
+        owner: Some(simulated(1).into()),
+        create_if_missing: false,
+        initial_value: Some(bytes(1)),
+    };
+    assert_eq!(refused(api.storage.get(get).await, "INVALID_ARGUMENT").field, "initial_value");
+
+    let too_long = CreateMapRequest { value_type: "x".repeat(129), ..map_of("v", MapKind::Task) };
+    assert_eq!(refused(api.maps.create_map(too_long).await, "INVALID_ARGUMENT").field, "value_type");
+
+    for (first_id, count) in [(1, 0), (1, 1_000_001), (u64::MAX, 2)] {
+        let request = CreateSimulatedOwnersRequest { kind: MapKind::Task.into(), first_id, count };
+        let refusal = refused(api.owners.create_simulated_owners(request).await, "INVALID_ARGUMENT");
+        assert!(["count", "first_id"].contains(&refusal.field.as_str()), "{}", refusal.field);
+    }
+
+    let mut request = tonic::Request::new(GetMapRequest { name: "m".to_owned() });
+    request.metadata_mut().insert("grpc-timeout", "soon".parse().unwrap());
+    let mut patient = MapServiceClient::with_origin(patient(), server.origin());
+    assert_eq!(refused(patient.get_map(request).await, "INVALID_ARGUMENT").field, "grpc-timeout");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_name() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    let wrong = ["", "-a", ".a", "a b", "a\n", "ä", "a*", &"x".repeat(129)];
+    for name in wrong {
+        assert_eq!(refused(api.maps.create_map(map_of(name, MapKind::Task)).await, "INVALID_NAME").field, "name");
+        assert_eq!(refused(api.map(name).await, "INVALID_NAME").field, "name");
+        assert_eq!(refused(api.free(name).await, "INVALID_NAME").field, "name");
+        assert_eq!(refused(api.get(name, task(1)).await, "INVALID_NAME").field, "map");
+        assert_eq!(refused(api.list(name, 0).await, "INVALID_NAME").field, "map");
+    }
+    let longest = format!("9{}", "/a.b:c_d-e".repeat(12));
+    api.task_map(&longest).await;
+    api.free(&longest).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_map_kind() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    for kind in [0, 3, -1] {
+        let create = CreateMapRequest { kind, ..map_of("m", MapKind::Task) };
+        assert_eq!(refused(api.maps.create_map(create).await, "INVALID_MAP_KIND").field, "kind");
+        let simulate = CreateSimulatedOwnersRequest { kind, first_id: 1, count: 1 };
+        assert_eq!(refused(api.owners.create_simulated_owners(simulate).await, "INVALID_MAP_KIND").field, "kind");
+    }
+    let list = ListOwnersRequest { kind: 3, ..ListOwnersRequest::default() };
+    assert_eq!(refused(api.owners.list_owners(list).await, "INVALID_MAP_KIND").field, "kind");
+    assert_eq!(refused(api.owner(simulated(1)).await, "INVALID_MAP_KIND").field, "kind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_value_size() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    for value_size in [0, 65_408, u32::MAX] {
+        let create = CreateMapRequest { value_size, ..map_of("m", MapKind::Task) };
+        assert_eq!(refused(api.maps.create_map(create).await, "INVALID_VALUE_SIZE").field, "value_size");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_value() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    api.simulate(MapKind::Task, 1, 1).await;
+    for wrong in [0, 7, 9] {
+        let update = UpdateRequest { value: vec![0; wrong].into(), ..put("m", simulated(1), 0) };
+        assert_eq!(refused(api.storage.update(update).await, "INVALID_VALUE").field, "value");
+    }
+    let get = GetRequest {
+        map: "m".to_owned(),
+        owner: Some(simulated(1).into()),
+        create_if_missing: true,
+        initial_value: Some(vec![0; 7].into()),
+    };
+    assert_eq!(refused(api.storage.get(get).await, "INVALID_VALUE").field, "initial_value");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_owner() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    api.create_map(map_of("c", MapKind::Cgroup)).await;
+    let get = GetRequest { map: "m".to_owned(), ..GetRequest::default() };
+    assert_eq!(refused(api.storage.get(get).await, "INVALID_OWNER").field, "owner");
+    let get_owner = GetOwnerRequest::default();
+    assert_eq!(refused(api.owners.get_owner(get_owner).await, "INVALID_OWNER").field, "owner");
+    for pid in [0, -1, i32::MIN] {
+        assert_eq!(refused(api.update("m", task(pid), 1).await, "INVALID_OWNER").field, "task.pid");
+        assert_eq!(refused(api.get("m", task(pid)).await, "INVALID_OWNER").field, "task.pid");
+    }
+    // Nobody vouches for a TCP client.
+    let itself = TaskRef { self_: true, ..TaskRef::default() };
+    assert_eq!(refused(api.update("m", OwnerRef::Task(itself), 1).await, "INVALID_OWNER").field, "task.self");
+    let both = TaskRef { pid: 1, ..itself };
+    assert_eq!(refused(api.update("m", OwnerRef::Task(both), 1).await, "INVALID_OWNER").field, "task.self");
+
+    let none = OwnerRef::Cgroup(CgroupRef { r#ref: None });
+    assert_eq!(refused(api.update("c", none, 1).await, "INVALID_OWNER").field, "cgroup");
+    let zero = OwnerRef::Cgroup(CgroupRef { r#ref: Some(cgroup_ref::Ref::Id(0)) });
+    assert_eq!(refused(api.update("c", zero, 1).await, "INVALID_OWNER").field, "cgroup.id");
+    let long = format!("/{}", "x/".repeat(3000));
+    for path in ["", "relative", "/a/../b", "/a/./b", "/a\0b", &long] {
+        assert_eq!(refused(api.update("c", cgroup(path), 1).await, "INVALID_OWNER").field, "cgroup.path", "{path:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_owner_kind() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    api.create_map(map_of("c", MapKind::Cgroup)).await;
+    let own = std::process::id() as i32;
+    refused(api.update("c", task(own), 1).await, "INVALID_OWNER_KIND");
+    refused(api.get("c", task(own)).await, "INVALID_OWNER_KIND");
+    refused(api.update("m", cgroup("/"), 1).await, "INVALID_OWNER_KIND");
+    let owner_id = api.update("m", task(own), 1).await.unwrap().owner_id;
+    refused(api.update("c", OwnerRef::OwnerId(owner_id), 1).await, "INVALID_OWNER_KIND");
+    let get = GetOwnerRequest { kind: MapKind::Cgroup.into(), owner: Some(task(own).into()) };
+    assert_eq!(refused(api.owners.get_owner(get).await, "INVALID_OWNER_KIND").field, "kind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_mode() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    for mode in [4, -1] {
+        let update = UpdateRequest { mode, ..put("m", task(1), 1) };
+        assert_eq!(refused(api.storage.update(update).await, "INVALID_MODE").field, "mode");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_page_size() {
+    let server = Server::start().await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    for page_size in [-1, i32::MIN, 10_001, i32::MAX] {
+        let maps = ListMapsRequest { page_size, ..ListMapsRequest::default() };
+        assert_eq!(refused(api.maps.list_maps(maps).await, "INVALID_PAGE_SIZE").field, "page_size");
+        let owners = ListOwnersRequest { page_size, ..ListOwnersRequest::default() };
+        assert_eq!(refused(api.owners.list_owners(owners).await, "INVALID_PAGE_SIZE").field, "page_size");
+        assert_eq!(refused(api.list("m", page_size).await, "INVALID_PAGE_SIZE").field, "page_size");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_page_token() {
+    let server = Server::start().await;
+    let other = Server::start().await;
+    let mut tokens = Vec::new();
+    for server in [&server, &other] {
+        let mut api = server.api();
+        for map in ["a", "b"] {
+            api.task_map(map).await;
+            api.simulate(MapKind::Task, 1, 2).await;
+            for id in [1, 2] {
+                api.update(map, simulated(id), id).await.unwrap();
+            }
+            let page = ListElementsRequest { map: map.to_owned(), page_size: 1, page_token: String::new() };
+            tokens.push(api.storage.list_elements(page).await.unwrap().into_inner().next_page_token);
+        }
+        let page = ListMapsRequest { page_size: 1, page_token: String::new() };
+        tokens.push(api.maps.list_maps(page).await.unwrap().into_inner().next_page_token);
+        let page = ListOwnersRequest { page_size: 1, ..ListOwnersRequest::default() };
+        tokens.push(api.owners.list_owners(page).await.unwrap().into_inner().next_page_token);
+    }
+    assert!(tokens.iter().all(|token| !token.is_empty()), "{tokens:?}");
+    let mut api = server.api();
+    let mut list = async |page_token: &str| {
+        let request = ListElementsRequest { map: "a".to_owned(), page_size: 1, page_token: page_token.to_owned() };
+        api.storage.list_elements(request).await
+    };
+    list(&tokens[0]).await.unwrap();
+    // Of another map, of the maps, of the owners, of another server's same map; and forged ones.
+    let forged = [tokens[0].replace('0', "1"), tokens[0][1..].to_owned(), "1".to_owned(), "é".to_owned()];
+    for foreign in tokens[1..5].iter().chain(&forged) {
+        assert_eq!(refused(list(foreign).await, "INVALID_PAGE_TOKEN").field, "page_token", "{foreign}");
+    }
+    // Of a map of the same name that is gone.
+    let mut api = server.api();
+    api.free("a").await.unwrap();
+    api.task_map("a").await;
+    refused(list(&tokens[0]).await, "INVALID_PAGE_TOKEN");
+    // Of another kind of owners.
+    let tasks = ListOwnersRequest { page_size: 1, page_token: tokens[3].clone(), kind: MapKind::Task.into() };
+    refused(api.owners.list_owners(tasks).await, "INVALID_PAGE_TOKEN");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn simulated_owners_off() {
+    let server = Server::with(|config| config.engine.owners.simulated = false).await;
+    let mut api = server.api();
+    api.task_map("m").await;
+    let simulate = CreateSimulatedOwnersRequest { kind: MapKind::Task.into(), first_id: 1, count: 1 };
+    refused(api.owners.create_simulated_owners(simulate).await, "SIMULATED_OWNERS_OFF");
+    refused(api.update("m", simulated(1), 1).await, "SIMULATED_OWNERS_OFF");
+}

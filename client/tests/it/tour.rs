@@ -195,39 +195,45 @@ fn writes_happen_only_on_their_conditions() {
 }
 
 #[test]
-fn listings_of_many_pages_are_one_table_or_one_array() {
+fn listings_are_one_table_or_one_array() {
     let tour = Tour::start();
-    assert_eq!(tour.ok("owner create-simulated --kind task --first 1000 --count 250"), "created 250\n");
+    assert_eq!(tour.ok("owner create-simulated --kind task --first 1000 --count 2500"), "created 2500\n");
     tour.ok("map create m --kind task --type u32");
-    for id in 1000..1250 {
+    for id in 1000..1050 {
         tour.ok(&format!("create m --simulated {id} --u32 {id}"));
     }
-    let table = tour.ok("list m");
-    let values: Vec<u32> = table
-        .lines()
-        .skip(1)
-        .map(|row| row.split_whitespace().last()?.parse().ok())
-        .map(|value| value.expect("a number"))
-        .collect();
-    let sorted = |mut values: Vec<u32>| {
+    let sorted = |values: &mut dyn Iterator<Item = u64>| {
+        let mut values: Vec<_> = values.collect();
         values.sort_unstable();
         values
     };
-    assert_eq!(sorted(values), (1000..1250).collect::<Vec<_>>());
-    let ids = |list: &Json| {
-        list.as_array().expect("an array").iter().map(|e| e["value"].as_u64().expect("a number") as u32).collect()
-    };
-    assert_eq!(sorted(ids(&tour.json("list m"))), (1000..1250).collect::<Vec<_>>());
-    assert_eq!(tour.json("owner list").as_array().map(Vec::len), Some(250));
+    let table = tour.ok("list m");
+    let last_words = table.lines().skip(1).filter_map(|row| row.split_whitespace().last());
+    let mut values = last_words.map(|word| word.parse().expect("a number"));
+    assert_eq!(sorted(&mut values), (1000..1050).collect::<Vec<_>>());
+    let list = tour.json("list m");
+    let mut values = list.as_array().into_iter().flatten().map(|element| element["value"].as_u64().expect("a number"));
+    assert_eq!(sorted(&mut values), (1000..1050).collect::<Vec<_>>());
+
+    // Of several pages.
+    let owners = tour.json("owner list");
+    let simulated = |owner: &Json| owner["simulated"]["id"].as_u64().expect("an id");
+    let mut ids = owners.as_array().into_iter().flatten().map(simulated);
+    assert_eq!(sorted(&mut ids), (1000..3500).collect::<Vec<_>>());
+    let table = tour.ok("owner list");
+    assert_eq!(table.lines().filter(|row| row.starts_with("OWNER_ID  OWNER ")).count(), 1);
+    assert_eq!(table.lines().count(), 2501);
     assert_eq!(tour.json("owner list --kind cgroup"), json!([]));
-    assert_eq!(tour.ok("owner destroy-simulated --kind task --first 1000 --count 251"), "destroyed 250\n");
+
+    assert_eq!(tour.ok("owner destroy-simulated --kind task --first 1000 --count 2501"), "destroyed 2500\n");
     assert_eq!(tour.json("list m"), json!([]));
+    assert_eq!(tour.ok("list m"), "OWNER_ID  OWNER  VERSION  VALUE\n");
 }
 
 #[test]
 fn a_reader_who_leaves_is_no_error_but_a_full_disk_is() {
     let tour = Tour::start();
-    tour.ok("owner create-simulated --kind task --count 1000");
+    tour.ok("owner create-simulated --kind task --count 5000");
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     command.args(["owner", "list"]).env("HOLDFAST_ENDPOINT", &tour.0.unix).stderr(Stdio::piped());
     let mut child = command.stdout(Stdio::piped()).spawn().expect("the command line runs");

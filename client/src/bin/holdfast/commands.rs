@@ -17,6 +17,9 @@ use crate::failure::Failure;
 use crate::output::{Listing, Output};
 use crate::value::{Input, ValueType, read_file, to_hex};
 
+/// What a listing asks for at a time; the server makes a page shorter if it must.
+const PAGE_SIZE: i32 = 1000;
+
 type Done = Result<(), Failure>;
 
 pub async fn run<W: Write>(cli: Cli, output: &mut Output<W>) -> Done {
@@ -157,11 +160,12 @@ async fn owner<W: Write>(client: &Client, command: OwnerCommand, output: &mut Ou
 }
 
 async fn listing<T, W: Write>(
-    mut pages: Pages<T>,
+    pages: Pages<T>,
     mut listing: Listing<'_, W>,
     cells: impl Fn(&T) -> Vec<String>,
     json: impl Fn(&T) -> Json,
 ) -> Done {
+    let mut pages = pages.page_size(PAGE_SIZE);
     while let Some(page) = pages.next().await? {
         listing.page(&page, &cells, &json)?;
     }

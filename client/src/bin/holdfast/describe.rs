@@ -7,7 +7,7 @@ use holdfast::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::value::{ValueType, to_hex};
+use crate::value::{ValueType, to_hex, visible};
 
 /// A table shows so many characters of a value; `get` and JSON have all of it.
 const VALUE_CELL_CHARS: usize = 64;
@@ -93,7 +93,7 @@ fn identity(owner: &OwnerIdentity) -> String {
         Some(Identity::Task(task)) if task.thread => format!("thread {}", task.pid),
         Some(Identity::Task(task)) => format!("task {}", task.pid),
         // A directory's name may have any character but a slash.
-        Some(Identity::Cgroup(cgroup)) => format!("cgroup {}", ValueType::Utf8.print(cgroup.path.as_bytes())),
+        Some(Identity::Cgroup(cgroup)) => format!("cgroup {}", visible(&cgroup.path)),
         Some(Identity::Simulated(simulated)) => format!("simulated {}", simulated.id),
         None => "-".to_owned(),
     }
@@ -222,7 +222,7 @@ fn owner_state(state: OwnerState) -> &'static str {
 
 fn or_dash(text: &str) -> String {
     // Whoever created the map chose the text.
-    if text.is_empty() { "-".to_owned() } else { ValueType::Utf8.print(text.as_bytes()) }
+    if text.is_empty() { "-".to_owned() } else { visible(text) }
 }
 
 fn shorten(text: String) -> String {

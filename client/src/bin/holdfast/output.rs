@@ -6,6 +6,7 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::Value as Json;
 
 use crate::args::Format;
+use crate::value::visible;
 
 /// Blanks between two columns.
 const GAP: u16 = 2;
@@ -110,12 +111,15 @@ impl<'a, W: Write> Listing<'a, W> {
                 if !self.any {
                     table.set_header(self.header);
                 }
-                table.add_rows(page.iter().map(|entry| cells(entry)));
+                table.add_rows(page.iter().map(&cells));
                 for (width, now) in self.widths.iter_mut().zip(table.column_max_content_widths()) {
                     *width = (*width).max(now.saturating_add(GAP));
                 }
-                let widths = self.widths.iter().map(|width| ColumnConstraint::LowerBoundary(Width::Fixed(*width)));
-                table.set_constraints(widths.collect::<Vec<_>>());
+                let all = self.widths.iter().fold(0_u16, |all, width| all.saturating_add(*width));
+                if table.width().is_none_or(|terminal| all <= terminal) {
+                    let widths = self.widths.iter().map(|width| ColumnConstraint::LowerBoundary(Width::Fixed(*width)));
+                    table.set_constraints(widths.collect::<Vec<_>>());
+                }
                 self.output.table(table)?;
                 self.any = true;
             }
@@ -155,7 +159,7 @@ fn flatten(json: &Json) -> Vec<(String, String)> {
             Json::Array(_) => {}
             Json::Null => flat.push((name.clone(), "-".to_owned())),
             Json::String(text) if text.is_empty() => flat.push((name.clone(), "-".to_owned())),
-            Json::String(text) => flat.push((name.clone(), text.clone())),
+            Json::String(text) => flat.push((name.clone(), visible(text))),
             Json::Bool(_) | Json::Number(_) => flat.push((name.clone(), value.to_string())),
         }
     }

@@ -52,12 +52,11 @@ impl ValueType {
         }
     }
 
-    /// The value for people: bytes that are not of the type, as a map may hold whatever its users wrote, are printed
-    /// in hex. Control characters in a text are escaped, since it may come from anyone and go to a terminal.
+    /// The value for people. Bytes that are not of the type, as a map may hold whatever its users wrote, are printed in
+    /// hex.
     pub fn print(self, bytes: &[u8]) -> String {
         match self.read(bytes) {
-            Json::String(text) if self == Self::Utf8 => text.chars().map(visible).collect(),
-            Json::String(hex) => hex,
+            Json::String(text) => visible(&text),
             number => number.to_string(),
         }
     }
@@ -75,8 +74,10 @@ impl ValueType {
     }
 }
 
-fn visible(c: char) -> String {
-    if c.is_control() { c.escape_default().to_string() } else { c.to_string() }
+/// A text with its control characters escaped, since it may come from anyone and go to a terminal.
+pub fn visible(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(visible).collect()
 }
 
 pub fn to_hex(bytes: &[u8]) -> String {

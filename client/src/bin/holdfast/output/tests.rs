@@ -35,6 +35,7 @@ fn a_record_has_its_scalars_first_and_its_lists_as_tables() {
     let record = json!({
         "name": "m",
         "type": "",
+        "path": "/a\nb",
         "limits": { "maps": 5, "size": null },
         "cpus": [{ "index": 0, "tid": 17 }],
         "workers": [
@@ -47,6 +48,7 @@ fn a_record_has_its_scalars_first_and_its_lists_as_tables() {
     let expected = "\
 name         m
 type         -
+path         /a\\nb
 limits.maps  5
 limits.size  -
 

@@ -111,6 +111,8 @@ impl App {
 
     /// Begins to accept.
     pub fn serve(self) -> Serving {
+        let workers = self.node.engine.workers().len();
+        tracing::info!(instance_id = self.node.about.instance_id, workers, "serving");
         for listener in self.listeners {
             self.node.connections.accept(listener, self.calls.clone());
         }
@@ -119,6 +121,11 @@ impl App {
 }
 
 impl Serving {
+    /// Calls that have come and are not answered.
+    pub fn in_flight(&self) -> usize {
+        self.calls.in_flight()
+    }
+
     /// Ends it as drawn above: bounded in time, whoever is connected and whatever is stuck.
     pub async fn drain(mut self) {
         let began = Instant::now();
@@ -270,4 +277,36 @@ fn routes(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     Ok(routes.routes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{CONNECTIONS, Config, Descriptors, Endpoint, OTHER_DESCRIPTORS};
+
+    fn share(limit: u64, wanted: Option<usize>, unix: bool) -> (usize, usize) {
+        let mut config = Config::default();
+        config.transport.max_connections = wanted;
+        if unix {
+            config.endpoints.push(Endpoint::Unix(PathBuf::from("/run/h.sock")));
+        }
+        let Descriptors { connections, reserved } = Descriptors::share(&config, limit);
+        (connections, reserved)
+    }
+
+    #[test]
+    fn descriptors_are_shared_out() {
+        let others = OTHER_DESCRIPTORS as usize;
+        assert_eq!(share(u64::MAX, None, false), (CONNECTIONS, CONNECTIONS + others));
+        assert_eq!(share(1 << 20, None, true), (CONNECTIONS, 2 * CONNECTIONS + others));
+        // Half of what is there, where that is less.
+        assert_eq!(share(4096, None, false), (1920, 1920 + others));
+        assert_eq!(share(4096, None, true), (960, 1920 + others));
+        // Who names a number gets it, as far as it goes.
+        assert_eq!(share(4096, Some(3000), false), (3000, 3000 + others));
+        assert_eq!(share(4096, Some(5000), false), (3840, 4096));
+        // There is always one.
+        assert_eq!(share(0, None, false).0, 1);
+    }
 }

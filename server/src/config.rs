@@ -129,8 +129,7 @@ impl CommandLine {
 
 fn read(path: &Path) -> Result<Options, ConfigError> {
     let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text)
-        .map_err(|source| ConfigError::Unparsable { path: path.to_owned(), source: Box::new(source) })
+    toml::from_str(&text).map_err(|source| ConfigError::Unparsable { path: path.to_owned(), source: Box::new(source) })
 }
 
 impl Options {

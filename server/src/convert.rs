@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use engine::{
-    Identity, ListedElement, MapInfo, MapSpec, MapState, OwnerId, OwnerInfo, OwnerKind, OwnerRef, OwnerState, UpdateMode,
+    Identity, ListedElement, MapInfo, MapSpec, MapState, OwnerId, OwnerInfo, OwnerKind, OwnerRef, OwnerState,
+    UpdateMode,
 };
 use holdfast_proto::v1::{self, Reason};
 use tonic::Status;

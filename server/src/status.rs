@@ -80,7 +80,9 @@ impl Refusal {
 pub fn refused(error: Error) -> Status {
     let message = error.to_string();
     let refusal = match error {
-        Error::LockTimeout { place } => at(place, Refusal::new(Code::Unavailable, Reason::LockTimeout)).push_back(RETRY_LOCK),
+        Error::LockTimeout { place } => {
+            at(place, Refusal::new(Code::Unavailable, Reason::LockTimeout)).push_back(RETRY_LOCK)
+        }
         Error::DeadlinePassed => Refusal::new(Code::DeadlineExceeded, Reason::RequestDeadline),
         Error::Overloaded { worker, queued } => Refusal::new(Code::ResourceExhausted, Reason::Overloaded)
             .with("worker", worker)
@@ -105,9 +107,9 @@ pub fn refused(error: Error) -> Status {
             Refusal::new(Code::ResourceExhausted, Reason::OwnerLimit).quota("server:owners".to_owned(), limit, &problem)
         }
         Error::ElementNotFound { map } => Refusal::new(Code::NotFound, Reason::ElementNotFound).with("map", map),
-        Error::ElementExists { map, current } => Refusal::new(Code::AlreadyExists, Reason::ElementExists)
-            .with("map", map)
-            .with("current_version", current),
+        Error::ElementExists { map, current } => {
+            Refusal::new(Code::AlreadyExists, Reason::ElementExists).with("map", map).with("current_version", current)
+        }
         Error::VersionMismatch { expected: _, current } => {
             Refusal::new(Code::Aborted, Reason::VersionMismatch).with("current_version", current)
         }

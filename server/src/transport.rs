@@ -42,8 +42,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
-pub use self::listener::{BindError, Listener};
 use self::listener::Accepted;
+pub use self::listener::{BindError, Listener};
 use crate::authorize::Caller;
 
 /// Calls at a time on one connection.
@@ -188,7 +188,10 @@ impl Connections {
                 // Once a shortage, not once a connection.
                 if !std::mem::replace(&mut refusing, true) {
                     let most = self.0.most;
-                    tracing::warn!(most, "as many connections as allowed are open: closing new ones (--max-connections)");
+                    tracing::warn!(
+                        most,
+                        "as many connections as allowed are open: closing new ones (--max-connections)"
+                    );
                 }
                 continue;
             };
@@ -204,7 +207,9 @@ impl Connections {
 
 /// Whether accept(2) failed because of the connection that it would have returned (its man page lists these).
 fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, PermissionDenied, TimedOut};
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, PermissionDenied, TimedOut,
+    };
     use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable};
     matches!(
         error.kind(),

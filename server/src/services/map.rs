@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use holdfast_proto::v1::map_service_server::MapService;
 use holdfast_proto::v1::{
-    CreateMapRequest, CreateMapResponse, FreeMapRequest, FreeMapResponse, GetMapRequest, GetMapResponse, ListMapsRequest,
-    ListMapsResponse,
+    CreateMapRequest, CreateMapResponse, FreeMapRequest, FreeMapResponse, GetMapRequest, GetMapResponse,
+    ListMapsRequest, ListMapsResponse,
 };
 use tonic::{Request, Response, Status};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use engine::{Conditions, Cursor, Error, MapId, OwnerRef, UpdateMode};
 use holdfast_proto::v1::storage_service_server::StorageService;
 use holdfast_proto::v1::{
-    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest, GetResponse, ListElementsRequest,
-    ListElementsResponse, UpdateRequest, UpdateResponse,
+    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest, GetResponse,
+    ListElementsRequest, ListElementsResponse, UpdateRequest, UpdateResponse,
 };
 use prost::Message;
 use tonic::{Request, Response, Status};

@@ -128,7 +128,8 @@ async fn health_turns_before_anything_closes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_watches_health_does_not_hold_it_up() {
     let mut server = Server::with(|config| config.drain.timeout = PATIENCE).await;
-    let mut watched = HealthClient::new(server.channel()).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    let mut watched =
+        HealthClient::new(server.channel()).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
     let began = Instant::now();
     soon("the end", server.drain()).await.unwrap();

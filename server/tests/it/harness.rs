@@ -8,11 +8,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use engine::Engine;
+use holdfast_proto::OwnerRef;
 use holdfast_proto::v1::admin_service_client::AdminServiceClient;
 use holdfast_proto::v1::map_service_client::MapServiceClient;
 use holdfast_proto::v1::owner_service_client::OwnerServiceClient;
 use holdfast_proto::v1::storage_service_client::StorageServiceClient;
-use holdfast_proto::OwnerRef;
 use holdfast_proto::v1::{
     CgroupRef, CreateMapRequest, CreateSimulatedOwnersRequest, DeleteRequest, DeleteResponse, Element, FreeMapRequest,
     GetMapRequest, GetOwnerRequest, GetRequest, GetResponse, GetStatsRequest, GetStatsResponse, ListElementsRequest,
@@ -101,6 +101,11 @@ impl Server {
             Endpoint::Unix(_) => None,
         });
         tcp.expect("a TCP listener")
+    }
+
+    /// Calls that have come and are not answered.
+    pub fn in_flight(&self) -> usize {
+        self.serving.as_ref().map_or(0, Serving::in_flight)
     }
 
     /// Begins to end it, in the background.

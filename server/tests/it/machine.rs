@@ -105,4 +105,3 @@ pub fn public_directory() -> tempfile::TempDir {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     directory
 }
-

@@ -1,10 +1,13 @@
 //! The server from outside: over sockets, as a client meets it.
 
+mod discovery;
 mod drain;
 mod harness;
+mod listings;
 mod machine;
 mod owners;
 mod process;
 mod raw;
 mod status_table;
 mod transport;
+mod values;

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use holdfast_proto::OwnerRef;
-use holdfast_proto::v1::{CgroupRef, GetInfoRequest, MapKind, OwnerState, TaskRef, cgroup_ref, owner_identity::Identity};
+use holdfast_proto::v1::{
+    CgroupRef, GetInfoRequest, MapKind, OwnerState, TaskRef, cgroup_ref, owner_identity::Identity,
+};
 use holdfastd::transport::Endpoint;
 
 use crate::harness::{Api, Server, bytes, cgroup, connect, loopback, map_of, task, until};
@@ -17,7 +19,8 @@ const AT_MOST: Duration = Duration::from_secs(2);
 async fn gone(api: &mut Api, map: &str, owner: &OwnerRef) -> Duration {
     let left = Instant::now();
     // By its name it is gone at once, however late the exit event comes.
-    let status = until("OWNER_EXITED or OWNER_NOT_FOUND", async || api.clone().get(map, owner.clone()).await.err()).await;
+    let status =
+        until("OWNER_EXITED or OWNER_NOT_FOUND", async || api.clone().get(map, owner.clone()).await.err()).await;
     let reported = left.elapsed();
     refused(Err::<(), _>(status), "OWNER_EXITED");
     until("an empty listing", async || api.clone().list(map, 0).await.unwrap().is_empty().then_some(())).await;

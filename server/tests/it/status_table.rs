@@ -98,7 +98,10 @@ fn every_row_has_its_test() {
         ("PERMISSION_DENIED", include_str!("process.rs")),
     ];
     for reason in rows.keys() {
-        let source = elsewhere.iter().find(|(row, _)| row == reason).map_or(include_str!("status_table.rs"), |(_, source)| source);
+        let source = elsewhere
+            .iter()
+            .find(|(row, _)| row == reason)
+            .map_or(include_str!("status_table.rs"), |(_, source)| source);
         let test = format!("async fn {}()", reason.to_lowercase());
         assert!(source.contains(&test), "no test {test}");
     }
@@ -404,7 +407,8 @@ async fn map_freeing() {
         let (held, body) = hold();
         server.engine.hold_bucket_lock(holder, "m", serial, body);
         let held = held.wait();
-        let late = soon("an answer after the deadline", patient.free_map(within(Duration::from_millis(100), free.clone())));
+        let late =
+            soon("an answer after the deadline", patient.free_map(within(Duration::from_millis(100), free.clone())));
         let status = late.await.expect_err("the lock is held");
         assert_eq!(status.code(), Code::DeadlineExceeded);
         if api.map("m").await.unwrap().state != i32::from(MapState::Freeing) {

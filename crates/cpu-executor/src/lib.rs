@@ -51,6 +51,7 @@
 mod config;
 mod error;
 mod executor;
+mod gate;
 mod info;
 mod job;
 mod mailbox;
@@ -73,5 +74,7 @@ pub use ticket::Ticket;
 pub use worker::{Background, Seat, Worker};
 pub use workers::Workers;
 
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;

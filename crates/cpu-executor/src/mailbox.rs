@@ -1,13 +1,16 @@
 //! The bounded queue of one worker: many [`Inlet`]s, one [`Outlet`].
 //!
-//! When the outlet goes, for whatever reason, the jobs in the queue are dropped with it, which their tickets understand,
-//! and the inlets refuse from then on. The channel sees to it that none falls in between.
+//! The worker closes it at its end: the jobs in the queue are dropped, which their tickets understand, and the inlets
+//! refuse from then on. The channel alone would keep what is queued until its last sender is gone, so that tickets would
+//! wait for a worker that is not there any more; the [`Gate`] sees to it that no job is left behind.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 
 use crate::error::Refused;
+use crate::gate::Gate;
 use crate::job::Envelope;
 
 enum Message<Op, Reply> {
@@ -18,26 +21,51 @@ enum Message<Op, Reply> {
 
 pub(crate) fn mailbox<Op, Reply>(capacity: usize) -> (Inlet<Op, Reply>, Outlet<Op, Reply>) {
     let (sender, receiver) = bounded(capacity);
-    (Inlet(sender), Outlet { receiver, held: None })
+    let gate = Arc::new(Gate::open());
+    let leftover = receiver.clone();
+    (Inlet { sender, gate: Arc::clone(&gate), leftover }, Outlet { receiver, gate, held: None })
 }
 
-pub(crate) struct Inlet<Op, Reply>(Sender<Message<Op, Reply>>);
+pub(crate) struct Inlet<Op, Reply> {
+    sender: Sender<Message<Op, Reply>>,
+    gate: Arc<Gate>,
+    /// The other end of the queue, for emptying it once the gate is closed.
+    leftover: Receiver<Message<Op, Reply>>,
+}
 
 impl<Op, Reply> Inlet<Op, Reply> {
     /// Never blocks.
     pub(crate) fn put(&self, envelope: Envelope<Op, Reply>) -> Result<(), Refused> {
-        self.0.try_send(Message::Job(envelope)).map_err(|error| match error {
+        self.check_open()?;
+        self.sender.try_send(Message::Job(envelope)).map_err(|error| match error {
             TrySendError::Full(_) => Refused::Overloaded,
             TrySendError::Disconnected(_) => Refused::Stopped,
-        })
+        })?;
+        self.leave_nothing_behind();
+        Ok(())
     }
 
     /// Blocks while there is no room, until `limit`.
     pub(crate) fn put_until(&self, envelope: Envelope<Op, Reply>, limit: Instant) -> Result<(), Refused> {
-        self.0.send_deadline(Message::Job(envelope), limit).map_err(|error| match error {
+        self.check_open()?;
+        self.sender.send_deadline(Message::Job(envelope), limit).map_err(|error| match error {
             SendTimeoutError::Timeout(_) => Refused::Overloaded,
             SendTimeoutError::Disconnected(_) => Refused::Stopped,
-        })
+        })?;
+        self.leave_nothing_behind();
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<(), Refused> {
+        if self.gate.is_closed() { Err(Refused::Stopped) } else { Ok(()) }
+    }
+
+    /// After a put. It has succeeded even if the gate was closed meanwhile: the worker may have run the job before that,
+    /// so only the ticket can tell.
+    fn leave_nothing_behind(&self) {
+        if self.gate.was_closed_meanwhile() {
+            self.leftover.try_iter().for_each(drop);
+        }
     }
 }
 
@@ -52,12 +80,16 @@ pub(crate) trait Door: Send + Sync {
 
 impl<Op: Send, Reply: Send> Door for Inlet<Op, Reply> {
     fn queued(&self) -> usize {
-        self.0.len()
+        self.sender.len()
     }
 
     fn wake(&self, limit: Instant) -> bool {
-        // If the outlet is gone there is nobody to wake.
-        !matches!(self.0.send_deadline(Message::Wake, limit), Err(SendTimeoutError::Timeout(_)))
+        if self.gate.is_closed() {
+            return true;
+        }
+        let sent = self.sender.send_deadline(Message::Wake, limit);
+        self.leave_nothing_behind();
+        !matches!(sent, Err(SendTimeoutError::Timeout(_)))
     }
 }
 
@@ -66,6 +98,7 @@ pub(crate) struct Closed;
 
 pub(crate) struct Outlet<Op, Reply> {
     receiver: Receiver<Message<Op, Reply>>,
+    gate: Arc<Gate>,
     /// What has ended the last wait: the first of the next batch.
     held: Option<Envelope<Op, Reply>>,
 }
@@ -98,5 +131,15 @@ impl<Op, Reply> Outlet<Op, Reply> {
     /// How many jobs there are to take.
     pub(crate) fn len(&self) -> usize {
         self.receiver.len() + usize::from(self.held.is_some())
+    }
+
+    /// Lets nothing in any more, and drops what is there.
+    ///
+    /// If a job panics as it is dropped, this does, too, with the rest still there: then it wants to be called again.
+    pub(crate) fn close(&mut self) {
+        self.gate.close();
+        while let Some(envelope) = self.take() {
+            drop(envelope);
+        }
     }
 }

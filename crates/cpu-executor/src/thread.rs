@@ -84,16 +84,17 @@ impl<Op, Reply> Thread<Op, Reply> {
 
     /// Runs the worker to its end: until it is stopped, or has panicked.
     fn live<W: Worker<Op = Op, Reply = Reply>>(mut self, mut worker: W) {
-        let served = contain(|| self.serve(&mut worker));
-        let Thread { worker: number, processor, outlet, meters, .. } = self;
-        meters.end();
-        // Two steps, each contained: what is dropped here is not ours, and may panic as well.
-        let emptied = contain(|| drop(outlet));
-        let dropped = contain(|| drop(worker));
-        if let Err(panic) = served.and(emptied).and(dropped) {
+        let mut ended = contain(|| self.serve(&mut worker));
+        self.meters.end();
+        // One step after the other, each contained: what is dropped here is not ours, and may panic as well.
+        while let Err(panic) = contain(|| self.outlet.close()) {
+            ended = ended.and(Err(panic));
+        }
+        ended = ended.and(contain(|| drop(worker)));
+        if let Err(panic) = ended {
             tracing::error!(
-                worker = number,
-                processor,
+                worker = self.worker,
+                processor = self.processor,
                 panic,
                 "a worker has panicked and is gone, and what is meant for it is refused: restart the server"
             );

@@ -1,29 +1,12 @@
-//! The models of loom: every schedule of the hand-over.
-//!
-//! `RUSTFLAGS="--cfg loom" cargo test -p cpu-executor --release --lib loom`
-
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+//! Every schedule of the race.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::mpsc;
 use loom::thread;
 
+use crate::models::model;
 use crate::phase::Phase;
-
-/// Runs `body` in every schedule. It says which of `outcomes` its schedule came to, and each must be the
-/// one of some schedule: a model that never gets to what it is about would prove nothing.
-fn model<const N: usize>(outcomes: [&'static str; N], body: impl Fn() -> usize + Send + Sync + 'static) {
-    let seen: std::sync::Arc<[AtomicU32; N]> = std::sync::Arc::new(std::array::from_fn(|_| AtomicU32::new(0)));
-    let noted = std::sync::Arc::clone(&seen);
-    loom::model(move || {
-        noted[body()].fetch_add(1, Relaxed);
-    });
-    for (outcome, count) in outcomes.iter().zip(seen.iter()) {
-        println!("{outcome}: {count:?} schedules");
-        assert!(count.load(Relaxed) > 0, "no schedule in which {outcome}");
-    }
-}
 
 /// What the job does to the world. It holds nothing, but loom fails the model if two touches of it are not ordered.
 #[derive(Clone)]
@@ -74,7 +57,7 @@ fn caller_against_worker() {
     });
 }
 
-/// The worker, too, may cancel (deadline, stop), while the ticket is dropped: one of them answers for the job.
+/// The worker, too, may cancel (it sees the deadline), while the ticket is dropped: one of them answers for the job.
 #[test]
 fn two_cancellers() {
     model(["the worker answers", "the caller cancels"], || {

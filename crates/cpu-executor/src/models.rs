@@ -1,0 +1,27 @@
+//! What the models of loom share: they run the real code in every schedule.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p cpu-executor --release --lib loom`
+//!
+//! | model | proves |
+//! |---|---|
+//! | `phase::tests::loom::caller_against_worker` | a cancelled job does not run; one that runs is answered, and all it did is seen |
+//! | `phase::tests::loom::two_cancellers` | one of them answers for the job |
+//! | `gate::loom::no_job_is_left_behind` | a job that is put while the mailbox ends is found by exactly one of the two |
+
+use std::array;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Runs `body` in every schedule. It says which of `outcomes` its schedule came to, and each must be the one of some
+/// schedule: a model that never gets to what it is about would prove nothing.
+pub(crate) fn model<const N: usize>(outcomes: [&'static str; N], body: impl Fn() -> usize + Send + Sync + 'static) {
+    let seen: Arc<[AtomicU32; N]> = Arc::new(array::from_fn(|_| AtomicU32::new(0)));
+    let noted = Arc::clone(&seen);
+    loom::model(move || {
+        noted[body()].fetch_add(1, Relaxed);
+    });
+    for (outcome, count) in outcomes.iter().zip(seen.iter()) {
+        println!("{outcome}: {count:?} schedules");
+        assert!(count.load(Relaxed) > 0, "no schedule in which {outcome}");
+    }
+}

@@ -20,14 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // With imports, as reflection must be able to answer for every file.
     let mut compiler = protox::Compiler::new([&root])?;
-    compiler
-        .include_source_info(true)
-        .include_imports(true)
-        .open_files(FILES.map(|file| root.join(file)))?;
-    fs::write(
-        out.join("holdfast.bin"),
-        compiler.encode_file_descriptor_set(),
-    )?;
+    compiler.include_source_info(true).include_imports(true).open_files(FILES.map(|file| root.join(file)))?;
+    fs::write(out.join("holdfast.bin"), compiler.encode_file_descriptor_set())?;
 
     tonic_prost_build::configure()
         .build_client(cfg!(feature = "client"))

@@ -48,10 +48,4 @@ macro_rules! convert {
     )+};
 }
 
-convert!(
-    get_request,
-    create_request,
-    update_request,
-    delete_request,
-    get_owner_request
-);
+convert!(get_request, create_request, update_request, delete_request, get_owner_request);

@@ -17,7 +17,6 @@ impl Reason {
     /// version of the API does not know, as a newer server may send; the status
     /// code still tells what to do then.
     pub fn from_code_name(name: &str) -> Option<Self> {
-        Self::from_str_name(&format!("{PREFIX}{name}"))
-            .filter(|reason| *reason != Reason::Unspecified)
+        Self::from_str_name(&format!("{PREFIX}{name}")).filter(|reason| *reason != Reason::Unspecified)
     }
 }

@@ -26,10 +26,10 @@ mod worker;
 pub use crate::engine::{Config, Engine, StartError};
 /// For whoever configures an engine: where its threads may go.
 pub use cpu_executor;
-/// For whoever configures an engine: its owners, and who a peer on a socket is.
-pub use owners;
 pub use cpu_executor::WorkerInfo;
 pub use error::{Error, Invalid, LockPlace};
+/// For whoever configures an engine: its owners, and who a peer on a socket is.
+pub use owners;
 pub use owners::{Counts as OwnerCounts, Identity, OwnerId, OwnerKind, OwnerRef, Peer};
 pub use rqspinlock::{Cycle, Events as LockEvents};
 pub use types::{

@@ -4,8 +4,7 @@
 use holdfast_proto::OwnerRef;
 use holdfast_proto::v1::{self, cgroup_ref};
 use holdfast_proto::v1::{
-    CgroupRef, CreateRequest, DeleteRequest, GetOwnerRequest, GetRequest, Reason, TaskRef,
-    UpdateRequest,
+    CgroupRef, CreateRequest, DeleteRequest, GetOwnerRequest, GetRequest, Reason, TaskRef, UpdateRequest,
 };
 use prost::Message;
 use prost::bytes::Bytes;
@@ -15,30 +14,15 @@ use crate::pool;
 
 #[test]
 fn a_reason_is_found_again_by_its_code_name() {
-    let reasons: Vec<_> = (1..1000)
-        .filter_map(|number| Reason::try_from(number).ok())
-        .collect();
-    assert_eq!(
-        reasons.len() + 1,
-        pool()
-            .get_enum_by_name("holdfast.v1.Reason")
-            .expect("is there")
-            .values()
-            .len()
-    );
+    let reasons: Vec<_> = (1..1000).filter_map(|number| Reason::try_from(number).ok()).collect();
+    assert_eq!(reasons.len() + 1, pool().get_enum_by_name("holdfast.v1.Reason").expect("is there").values().len());
     for reason in reasons {
         let name = reason.code_name();
         assert!(!name.contains("REASON"), "{name} keeps its prefix");
         assert_eq!(Reason::from_code_name(name), Some(reason));
     }
     assert_eq!(Reason::MapFull.code_name(), "MAP_FULL");
-    for unknown in [
-        "",
-        "UNSPECIFIED",
-        "REASON_MAP_FULL",
-        "map_full",
-        "OF_A_LATER_VERSION",
-    ] {
+    for unknown in ["", "UNSPECIFIED", "REASON_MAP_FULL", "map_full", "OF_A_LATER_VERSION"] {
         assert_eq!(Reason::from_code_name(unknown), None, "{unknown:?}");
     }
 }
@@ -46,14 +30,8 @@ fn a_reason_is_found_again_by_its_code_name() {
 #[test]
 fn an_owner_survives_the_way_into_a_request_and_back() {
     let owners = [
-        OwnerRef::Task(TaskRef {
-            pid: 7,
-            start_time_ticks: Some(11),
-            self_: false,
-        }),
-        OwnerRef::Cgroup(CgroupRef {
-            r#ref: Some(cgroup_ref::Ref::Path("/a".to_owned())),
-        }),
+        OwnerRef::Task(TaskRef { pid: 7, start_time_ticks: Some(11), self_: false }),
+        OwnerRef::Cgroup(CgroupRef { r#ref: Some(cgroup_ref::Ref::Path("/a".to_owned())) }),
         OwnerRef::OwnerId(17),
         OwnerRef::SimulatedId(0),
     ];
@@ -67,44 +45,25 @@ fn an_owner_survives_the_way_into_a_request_and_back() {
                 assert_eq!(back, Some(owner.clone()), stringify!($request));
             })+};
         }
-        check!(
-            GetRequest,
-            CreateRequest,
-            UpdateRequest,
-            DeleteRequest,
-            GetOwnerRequest
-        );
+        check!(GetRequest, CreateRequest, UpdateRequest, DeleteRequest, GetOwnerRequest);
     }
 }
 
 /// Reads JSON as grpcurl and ghz do, from the descriptor set alone.
 fn from_json<M: Message + Default>(message: &str, json: &str) -> M {
-    let descriptor = pool()
-        .get_message_by_name(message)
-        .expect("the message is there");
+    let descriptor = pool().get_message_by_name(message).expect("the message is there");
     let dynamic =
-        DynamicMessage::deserialize(descriptor, &mut serde_json::Deserializer::from_str(json))
-            .expect("the JSON fits");
-    dynamic
-        .transcode_to()
-        .expect("the bindings agree with the descriptors")
+        DynamicMessage::deserialize(descriptor, &mut serde_json::Deserializer::from_str(json)).expect("the JSON fits");
+    dynamic.transcode_to().expect("the bindings agree with the descriptors")
 }
 
 #[test]
 fn tools_can_type_a_request_in_one_short_line() {
     let get: GetRequest = from_json("holdfast.v1.GetRequest", r#"{"map":"m","task":{"pid":7}}"#);
-    let task = TaskRef {
-        pid: 7,
-        start_time_ticks: None,
-        self_: false,
-    };
+    let task = TaskRef { pid: 7, start_time_ticks: None, self_: false };
     assert_eq!(
         get,
-        GetRequest {
-            map: "m".to_owned(),
-            owner: Some(v1::get_request::Owner::Task(task)),
-            ..Default::default()
-        }
+        GetRequest { map: "m".to_owned(), owner: Some(v1::get_request::Owner::Task(task)), ..Default::default() }
     );
 
     let update: UpdateRequest = from_json(
@@ -114,23 +73,12 @@ fn tools_can_type_a_request_in_one_short_line() {
     assert_eq!(update.owner, Some(v1::update_request::Owner::OwnerId(5)));
     assert_eq!(update.value, [0, 1].as_slice());
     assert_eq!(
-        (
-            update.mode(),
-            update.expected_version,
-            update.expected_map_id
-        ),
+        (update.mode(), update.expected_version, update.expected_map_id),
         (v1::UpdateMode::Exist, Some(9), None)
     );
 
-    let delete: DeleteRequest = from_json(
-        "holdfast.v1.DeleteRequest",
-        r#"{"map":"m","task":{"self":true}}"#,
-    );
-    let this = TaskRef {
-        pid: 0,
-        start_time_ticks: None,
-        self_: true,
-    };
+    let delete: DeleteRequest = from_json("holdfast.v1.DeleteRequest", r#"{"map":"m","task":{"self":true}}"#);
+    let this = TaskRef { pid: 0, start_time_ticks: None, self_: true };
     assert_eq!(delete.owner, Some(v1::delete_request::Owner::Task(this)));
 }
 
@@ -138,38 +86,24 @@ fn tools_can_type_a_request_in_one_short_line() {
 #[test]
 fn a_negative_pid_reaches_the_server() {
     let get: GetRequest = from_json("holdfast.v1.GetRequest", r#"{"map":"m","task":{"pid":-1}}"#);
-    let Some(v1::get_request::Owner::Task(task)) = get.owner else {
-        panic!("no task in {get:?}")
-    };
+    let Some(v1::get_request::Owner::Task(task)) = get.owner else { panic!("no task in {get:?}") };
     assert_eq!(task.pid, -1);
 }
 
 #[test]
 fn an_absent_initial_value_differs_from_an_empty_one() {
-    let absent: GetRequest = from_json(
-        "holdfast.v1.GetRequest",
-        r#"{"map":"m","create_if_missing":true}"#,
-    );
-    let empty: GetRequest = from_json(
-        "holdfast.v1.GetRequest",
-        r#"{"map":"m","create_if_missing":true,"initial_value":""}"#,
-    );
+    let absent: GetRequest = from_json("holdfast.v1.GetRequest", r#"{"map":"m","create_if_missing":true}"#);
+    let empty: GetRequest =
+        from_json("holdfast.v1.GetRequest", r#"{"map":"m","create_if_missing":true,"initial_value":""}"#);
     assert_eq!(absent.initial_value, None);
     assert_eq!(empty.initial_value, Some(Bytes::new()));
 }
 
 #[test]
 fn a_value_is_not_copied_out_of_its_message() {
-    let request = CreateRequest {
-        map: "m".to_owned(),
-        owner: None,
-        value: Bytes::from(vec![7; 4096]),
-    };
+    let request = CreateRequest { map: "m".to_owned(), owner: None, value: Bytes::from(vec![7; 4096]) };
     let wire = Bytes::from(request.encode_to_vec());
     let decoded = CreateRequest::decode(wire.clone()).expect("decodes what was encoded");
     assert_eq!(decoded, request);
-    assert!(
-        wire.as_ptr_range().contains(&decoded.value.as_ptr()),
-        "the value was copied"
-    );
+    assert!(wire.as_ptr_range().contains(&decoded.value.as_ptr()), "the value was copied");
 }

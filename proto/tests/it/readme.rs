@@ -24,28 +24,22 @@ fn table(header: &str) -> Vec<Vec<&'static str>> {
 /// In the .proto file each reason's comment begins with its code: `NOT_FOUND: ...`.
 #[test]
 fn the_status_table_has_exactly_the_reasons_and_their_codes() {
-    let reasons = pool()
-        .get_enum_by_name("holdfast.v1.Reason")
-        .expect("enum Reason is there");
+    let reasons = pool().get_enum_by_name("holdfast.v1.Reason").expect("enum Reason is there");
     let file = reasons.parent_file();
     let expected: BTreeSet<(String, String)> = reasons
         .values()
         .filter(|value| value.number() != 0)
         .map(|value| {
             let text = comment(&file, value.path()).expect("every reason has a comment");
-            let (code, _) = text
-                .split_once(": ")
-                .unwrap_or_else(|| panic!("{} does not begin with its code", value.name()));
+            let (code, _) =
+                text.split_once(": ").unwrap_or_else(|| panic!("{} does not begin with its code", value.name()));
             let reason = Reason::try_from(value.number()).expect("the bindings know every reason");
             (reason.code_name().to_owned(), code.to_owned())
         })
         .collect();
 
     let rows = table("| condition | code | reason |");
-    let told: BTreeSet<(String, String)> = rows
-        .iter()
-        .map(|row| (row[2].to_owned(), row[1].to_owned()))
-        .collect();
+    let told: BTreeSet<(String, String)> = rows.iter().map(|row| (row[2].to_owned(), row[1].to_owned())).collect();
     assert_eq!(told.len(), rows.len(), "a reason stands in two rows");
     assert_eq!(told, expected);
 }
@@ -55,23 +49,13 @@ fn the_service_table_has_exactly_the_calls() {
     let told: BTreeSet<String> = table("| service | calls |")
         .iter()
         .flat_map(|row| {
-            let service = row[0]
-                .split('`')
-                .nth(1)
-                .expect("the service's name stands in backticks");
-            row[1]
-                .split_whitespace()
-                .map(move |call| format!("holdfast.v1.{service}.{}", call.trim_matches('`')))
+            let service = row[0].split('`').nth(1).expect("the service's name stands in backticks");
+            row[1].split_whitespace().map(move |call| format!("holdfast.v1.{service}.{}", call.trim_matches('`')))
         })
         .collect();
     let expected: BTreeSet<String> = pool()
         .services()
-        .flat_map(|service| {
-            service
-                .methods()
-                .map(|call| call.full_name().to_owned())
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|service| service.methods().map(|call| call.full_name().to_owned()).collect::<Vec<_>>())
         .collect();
     assert_eq!(told, expected);
 }

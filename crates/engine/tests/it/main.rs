@@ -4,6 +4,7 @@ mod border;
 mod owners;
 mod pid_reuse;
 
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -41,6 +42,26 @@ fn simulated(id: u64) -> OwnerRef {
 
 async fn set(engine: &Engine, map: &str, owner: &OwnerRef, number: u64) -> Result<Written, Error> {
     engine.update(map, owner, value(number), UpdateMode::Any, Conditions::default()).await
+}
+
+/// A process that does nothing. Dropping it kills and reaps it.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start() -> Sleeper {
+        Sleeper(Command::new("sleep").arg("600").spawn().expect("sleep is everywhere"))
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Looks until `done` says so, and says how long that took.

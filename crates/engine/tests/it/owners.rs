@@ -1,23 +1,17 @@
 //! Values live as long as their owners.
 
 use std::path::PathBuf;
-use std::process::{Child, Command};
 
 use engine::{Cursor, OwnerState};
 
 use super::*;
 
-/// A process that waits to be killed.
-pub(crate) fn child() -> Child {
-    Command::new("sleep").arg("600").spawn().expect("sleep is everywhere")
-}
-
 #[tokio::test]
 async fn a_value_goes_with_its_process() {
     let engine = start(|_| {});
     map(&engine, "tags", OwnerKind::Task);
-    let mut child = child();
-    let owner = task(child.id());
+    let mut child = Sleeper::start();
+    let owner = task(child.pid());
     assert!(matches!(engine.get("tags", &owner), Err(Error::ElementNotFound { .. })));
     let written = set(&engine, "tags", &owner, 7).await.unwrap();
     let got = engine.get("tags", &owner).unwrap();
@@ -25,7 +19,7 @@ async fn a_value_goes_with_its_process() {
     assert_eq!(engine.get("tags", &OwnerRef::Id(written.owner)).unwrap().version, written.version);
     assert_eq!(engine.list_elements("tags", None, Cursor::default(), 10).unwrap().elements.len(), 1);
 
-    child.kill().unwrap();
+    child.0.kill().unwrap();
     // Not reaped yet: a zombie has left.
     let gone = wait_until("the exit is seen", || engine.get("tags", &owner).is_err());
     assert!(matches!(engine.get("tags", &owner), Err(Error::OwnerExited { owner }) if owner == written.owner));
@@ -37,7 +31,6 @@ async fn a_value_goes_with_its_process() {
         let refused = set(&engine, "tags", &name, 8).await;
         assert!(matches!(refused, Err(Error::OwnerExited { .. })), "{refused:?}");
     }
-    child.wait().unwrap();
     println!("the value was refused {gone:?} after the kill");
 }
 

@@ -1,26 +1,50 @@
 //! A pid that was reused never shows what belonged to the process before.
 
-use std::process::{Child, Command};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
-use super::owners::child;
 use super::*;
 
 /// How often the pid is aimed at before giving up: anything else that forks meanwhile takes it away.
 const TRIES: usize = 2000;
 
 /// A process with exactly this pid, where the kernel lets us choose.
-fn child_with_pid(pid: u32) -> Result<Option<Child>, std::io::Error> {
+fn child_with_pid(pid: u32) -> Result<Option<Sleeper>, std::io::Error> {
     for _ in 0..TRIES {
         std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())?;
-        let mut child = child();
-        if child.id() == pid {
+        let child = Sleeper::start();
+        if child.pid() == pid {
             return Ok(Some(child));
         }
-        child.kill()?;
-        child.wait()?;
     }
     Ok(None)
+}
+
+/// Holds the gate that the thread which handles exits has to pass, from now until it is dropped.
+struct Frozen {
+    release: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Frozen {
+    fn new(gate: &Arc<Mutex<()>>) -> Frozen {
+        let (gate, (release, until), (begun, frozen)) = (Arc::clone(gate), channel(), channel());
+        let thread = std::thread::spawn(move || {
+            let _held = gate.lock().unwrap();
+            begun.send(()).unwrap();
+            let _ = until.recv_timeout(PATIENCE);
+        });
+        frozen.recv_timeout(PATIENCE).unwrap();
+        Frozen { release, thread: Some(thread) }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = self.release.send(());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 #[tokio::test]
@@ -28,16 +52,15 @@ async fn a_reused_pid_shows_nothing_of_the_former_owner() {
     let gate = Arc::new(Mutex::new(()));
     let engine = start(|config| config.owners.exit_gate = Some(Arc::clone(&gate)));
     map(&engine, "secrets", OwnerKind::Task);
-    let mut first = child();
-    let pid = first.id();
+    let first = Sleeper::start();
+    let pid = first.pid();
     let owner = task(pid);
     let secret = set(&engine, "secrets", &owner, 42).await.unwrap();
 
     // The thread that handles exits gets no further from here on.
-    let frozen = gate.lock().unwrap();
-    first.kill().unwrap();
-    first.wait().unwrap();
-    let mut second = match child_with_pid(pid) {
+    let frozen = Frozen::new(&gate);
+    drop(first);
+    let second = match child_with_pid(pid) {
         Ok(Some(second)) => second,
         Ok(None) => {
             println!("SKIPPED: pid {pid} was not to be had in {TRIES} tries on this busy machine");
@@ -65,8 +88,7 @@ async fn a_reused_pid_shows_nothing_of_the_former_owner() {
     wait_until("the old value is gone", || engine.get_map("secrets").unwrap().elements == 1);
     assert!(matches!(engine.get("secrets", &OwnerRef::Id(secret.owner)), Err(Error::OwnerExited { .. })));
     assert_eq!(engine.get("secrets", &owner).unwrap().value, value(43), "the new one's value stays");
-    second.kill().unwrap();
-    second.wait().unwrap();
+    drop(second);
     wait_until("the new value is gone", || engine.get_map("secrets").unwrap().elements == 0);
 }
 
@@ -76,12 +98,11 @@ async fn a_dead_pid_shows_nothing_while_its_exit_is_not_handled() {
     let gate = Arc::new(Mutex::new(()));
     let engine = start(|config| config.owners.exit_gate = Some(Arc::clone(&gate)));
     map(&engine, "secrets", OwnerKind::Task);
-    let mut first = Command::new("sleep").arg("600").spawn().unwrap();
-    let owner = task(first.id());
+    let first = Sleeper::start();
+    let owner = task(first.pid());
     set(&engine, "secrets", &owner, 42).await.unwrap();
-    let frozen = gate.lock().unwrap();
-    first.kill().unwrap();
-    first.wait().unwrap();
+    let frozen = Frozen::new(&gate);
+    drop(first);
     assert!(matches!(engine.get("secrets", &owner), Err(Error::OwnerExited { .. })));
     assert!(matches!(set(&engine, "secrets", &owner, 1).await, Err(Error::OwnerExited { .. })));
     drop(frozen);

@@ -4,6 +4,8 @@ use crate::RawRqSpinLock;
 use crate::word::Word;
 
 #[cfg(not(loom))]
+mod api;
+#[cfg(not(loom))]
 mod cases;
 #[cfg(not(loom))]
 mod harness;

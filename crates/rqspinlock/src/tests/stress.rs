@@ -9,8 +9,6 @@ use super::assert_at_rest;
 use super::harness::watchdog;
 use crate::{Cpu, Events, LockError, RqSpinLock};
 
-const LIMIT: Duration = Duration::from_secs(120);
-
 /// Keeps a lock as a holder does that the system has taken the processor from.
 #[expect(clippy::disallowed_methods, reason = "a holder that is not running is what is tested")]
 fn preempted_for(time: Duration) {
@@ -88,7 +86,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn run(threads: u64) {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    watchdog(&format!("stress_{threads}"), LIMIT, move || {
+    watchdog(&format!("stress_{threads}"), move || {
         stress(threads, Duration::from_secs(1));
     });
 }

@@ -46,5 +46,4 @@ impl Gate {
 }
 
 #[cfg(all(test, loom))]
-#[path = "gate/loom.rs"]
 mod loom;

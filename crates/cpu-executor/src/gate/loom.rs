@@ -16,9 +16,9 @@ impl Queue {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Takes out what is there: how many jobs?
+    /// Takes out what is there: how many jobs? Where nothing seems to be, nothing is written, as in a channel.
     fn empty(&self) -> usize {
-        usize::from(self.0.swap(false, Ordering::Acquire))
+        usize::from(self.0.load(Ordering::Acquire) && self.0.swap(false, Ordering::Acquire))
     }
 }
 

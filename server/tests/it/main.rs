@@ -4,6 +4,7 @@ mod discovery;
 mod drain;
 mod harness;
 mod listings;
+mod load;
 mod machine;
 mod owners;
 mod process;

@@ -4,6 +4,7 @@
 //! refuse from then on. The channel alone would keep what is queued until its last sender is gone, so that tickets would
 //! wait for a worker that is not there any more; the [`Gate`] sees to it that no job is left behind.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ pub(crate) fn mailbox<Op, Reply>(capacity: usize) -> (Inlet<Op, Reply>, Outlet<O
     let (sender, receiver) = bounded(capacity);
     let gate = Arc::new(Gate::open());
     let leftover = receiver.clone();
-    (Inlet { sender, gate: Arc::clone(&gate), leftover }, Outlet { receiver, gate, held: None })
+    (Inlet { sender, gate: Arc::clone(&gate), leftover }, Outlet { receiver, gate, held: None, woken: false })
 }
 
 pub(crate) struct Inlet<Op, Reply> {
@@ -101,21 +102,30 @@ pub(crate) struct Outlet<Op, Reply> {
     gate: Arc<Gate>,
     /// What has ended the last wait: the first of the next batch.
     held: Option<Envelope<Op, Reply>>,
+    /// A wake-up was met among the jobs: the next wait is over before it begins.
+    woken: bool,
 }
 
 impl<Op, Reply> Outlet<Op, Reply> {
     /// The next job, if there is one.
     pub(crate) fn take(&mut self) -> Option<Envelope<Op, Reply>> {
-        self.held.take().or_else(|| {
+        let held = self.held.take();
+        held.or_else(|| {
             self.receiver.try_iter().find_map(|message| match message {
                 Message::Job(envelope) => Some(envelope),
-                Message::Wake => None,
+                Message::Wake => {
+                    self.woken = true;
+                    None
+                }
             })
         })
     }
 
-    /// Parks until there is a job to take, or somebody wakes us, or for `limit`.
+    /// Parks until there is a job to take, or somebody wakes us or has done so since the last wait, or for `limit`.
     pub(crate) fn wait(&mut self, limit: Option<Duration>) -> Result<(), Closed> {
+        if mem::take(&mut self.woken) {
+            return Ok(());
+        }
         let message = match limit {
             Some(limit) => self.receiver.recv_timeout(limit),
             None => self.receiver.recv().map_err(RecvTimeoutError::from),
@@ -143,3 +153,6 @@ impl<Op, Reply> Outlet<Op, Reply> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -136,6 +136,13 @@ fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
+/// Runs `body` on a thread of its own: for what might wait for ever if the code is wrong.
+fn in_time<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = thread::spawn(body);
+    wait_until("it comes to its end", || thread.is_finished());
+    thread.join().expect("no panic")
+}
+
 /// The value of a line of `/proc/self/task/TID/status`.
 fn status(tid: i32, key: &str) -> String {
     let path = format!("/proc/self/task/{tid}/status");

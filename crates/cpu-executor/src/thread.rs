@@ -105,7 +105,6 @@ impl<Op, Reply> Thread<Op, Reply> {
         while !self.stop.said() {
             self.run_batch(worker);
             let parked = match worker.background() {
-                _ if self.stop.said() => return,
                 Background::Again => Ok(()),
                 Background::Idle => self.outlet.wait(None),
                 Background::After(pause) => self.outlet.wait(Some(pause)),

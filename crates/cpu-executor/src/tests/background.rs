@@ -69,6 +69,7 @@ fn an_idle_worker_sleeps() {
             Background::Idle
         })
     };
+    wait_until("it is called before the first sleep", || calls.load(Ordering::SeqCst) == 1);
     for n in 1..=5 {
         assert_eq!(executor.submit_wait(0, reply(n), None), Ok(n));
         // Once at the start, and once after each batch of one job.

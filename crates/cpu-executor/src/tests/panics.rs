@@ -61,8 +61,11 @@ fn a_panic_in_the_background_is_one_too() {
         };
         Executor::start(config(2), make).expect("the workers start")
     };
-    armed.store(true, Ordering::SeqCst);
-    assert_eq!(ask(&executor, 1, reply(5)), Ok(5), "the job itself is answered");
+    let arm = op(move |_, job| {
+        armed.store(true, Ordering::SeqCst);
+        job.responder.send(5);
+    });
+    assert_eq!(ask(&executor, 1, arm), Ok(5), "the job itself is answered");
     assert_dead(&executor, 1, 0);
     wait_until("it is logged", || heard(Level::ERROR, &["worker=1", "background work that panics"]).len() == 1);
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::thread::gettid;
 use tokio_test::{assert_pending, assert_ready_eq, task};
 
-use super::{Desks, FAR, PATIENCE, Stall, answer, ask, config, op, reply, start, wait_until};
+use super::{Desks, FAR, PATIENCE, Stall, answer, ask, config, in_time, op, reply, start, status, wait_until};
 use crate::{Config, Refused, StopError};
 
 /// A job that counts its runs.
@@ -130,35 +132,62 @@ fn a_grace_without_end_is_cut() {
 }
 
 #[test]
+fn a_thread_that_waits_for_room_is_not_left_behind() {
+    for round in 0..20 {
+        let (executor, workers) = start(Config { mailbox_capacity: 1, ..config(1) });
+        let stall = Stall::begin(&executor, 0, None);
+        let _full = executor.submit(0, reply(2), None).expect("there is room for one");
+        let (say, tid) = channel();
+        let waiting = {
+            let executor = executor.clone();
+            thread::spawn(move || {
+                say.send(gettid().as_raw_nonzero().get()).expect("the test waits for it");
+                executor.submit_wait(0, reply(3), None)
+            })
+        };
+        let tid = tid.recv_timeout(PATIENCE).expect("the thread starts");
+        wait_until("it sleeps until there is room", || status(tid, "State").starts_with('S'));
+        let stopping = thread::spawn(move || workers.stop(PATIENCE));
+        wait_until("the stop is said", || is_refused(&executor, 0));
+        stall.end();
+        // The mailbox is emptied, which makes the room that the thread waits for, with nobody behind it any more.
+        let answer = in_time(move || waiting.join().expect("no panic"));
+        // Overloaded, if the machine was too busy to get here within 100 ms.
+        assert!(matches!(answer, Err(Refused::Stopped | Refused::Overloaded)), "round {round}: {answer:?}");
+        assert_eq!(stopping.join().expect("no panic"), Ok(()));
+    }
+}
+
+#[test]
 fn nothing_is_lost_between_submitters_and_a_stop() {
     for round in 0..20 {
         let (executor, workers) = start(Config { mailbox_capacity: 4, batch: 3, ..config(2) });
         let runs = Arc::new(AtomicU32::new(0));
-        let replies = AtomicU32::new(0);
-        thread::scope(|scope| {
-            for submitter in 0..3 {
-                let (executor, runs, replies) = (&executor, &runs, &replies);
-                scope.spawn(move || {
-                    loop {
-                        // Every other one through a ticket.
-                        let answer = if submitter % 2 == 0 {
-                            executor.submit_wait(submitter % 2, counting(runs), None)
-                        } else {
-                            ask(executor, submitter % 2, counting(runs))
-                        };
-                        match answer {
-                            Ok(_) => {
-                                replies.fetch_add(1, Ordering::SeqCst);
-                            }
-                            Err(Refused::Overloaded) => thread::yield_now(),
-                            Err(refused) => return assert_eq!(refused, Refused::Stopped),
+        let submitters = [0, 1, 2].map(|submitter| {
+            let (executor, runs) = (executor.clone(), Arc::clone(&runs));
+            thread::spawn(move || {
+                let mut replies = 0;
+                loop {
+                    // Some on a plain thread, some through a ticket.
+                    let answer = if submitter % 2 == 0 {
+                        executor.submit_wait(submitter % 2, counting(&runs), None)
+                    } else {
+                        ask(&executor, submitter % 2, counting(&runs))
+                    };
+                    match answer {
+                        Ok(_) => replies += 1,
+                        Err(Refused::Overloaded) => thread::yield_now(),
+                        Err(refused) => {
+                            assert_eq!(refused, Refused::Stopped);
+                            return replies;
                         }
                     }
-                });
-            }
-            wait_until("jobs run", || runs.load(Ordering::SeqCst) > round * 10);
-            assert_eq!(workers.stop(PATIENCE), Ok(()));
+                }
+            })
         });
-        assert_eq!(replies.load(Ordering::SeqCst), runs.load(Ordering::SeqCst), "a reply for each run");
+        wait_until("jobs run", || runs.load(Ordering::SeqCst) > round * 10);
+        assert_eq!(workers.stop(PATIENCE), Ok(()));
+        let replies: u32 = in_time(move || submitters.map(|thread| thread.join().expect("no panic")).iter().sum());
+        assert_eq!(replies, runs.load(Ordering::SeqCst), "a reply for each run");
     }
 }

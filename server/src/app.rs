@@ -185,7 +185,7 @@ impl Descriptors {
 }
 
 fn raise_descriptor_limit() -> u64 {
-    match owners::raise_descriptor_limit() {
+    match engine::owners::raise_descriptor_limit() {
         Ok((_, limit)) => limit,
         Err(error) => {
             tracing::warn!(%error, "cannot raise the limit of open files to its hard one");
@@ -201,7 +201,7 @@ fn engine_config(config: &Config, descriptors: &Descriptors) -> Result<engine::C
         Some(cpus) => cpus.clone(),
         None => default_cpus()?,
     };
-    engine.executor = cpu_executor::Config {
+    engine.executor = engine::cpu_executor::Config {
         workers_per_cpu: config.workers.per_cpu,
         mailbox_capacity: config.workers.mailbox,
         cpus,
@@ -212,7 +212,7 @@ fn engine_config(config: &Config, descriptors: &Descriptors) -> Result<engine::C
 }
 
 fn default_cpus() -> Result<Vec<usize>, StartError> {
-    let quota = owners::cgroup::own_cpu_quota();
+    let quota = engine::owners::cgroup::own_cpu_quota();
     if let Some(quota) = quota.filter(|quota| *quota < 1.0) {
         tracing::warn!(
             quota,
@@ -220,11 +220,11 @@ fn default_cpus() -> Result<Vec<usize>, StartError> {
              makes others time out; give it cpu.max of a whole processor at least"
         );
     }
-    cpu_executor::default_cpus(quota).map_err(StartError::Processors)
+    engine::cpu_executor::default_cpus(quota).map_err(StartError::Processors)
 }
 
 fn pid_namespace_inode() -> Option<u64> {
-    match owners::in_initial_pid_namespace() {
+    match engine::owners::in_initial_pid_namespace() {
         Ok(true) => {}
         Ok(false) => tracing::warn!(
             "this is not the machine's own pid namespace: only its tasks can be named by pid; run it with the host's \
@@ -232,7 +232,7 @@ fn pid_namespace_inode() -> Option<u64> {
         ),
         Err(error) => tracing::warn!(%error, "cannot tell the pid namespace"),
     }
-    owners::pid_namespace_inode().ok()
+    engine::owners::pid_namespace_inode().ok()
 }
 
 fn limits(config: &Config, descriptors: &Descriptors) -> Limits {

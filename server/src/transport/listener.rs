@@ -90,7 +90,7 @@ impl Listener {
             }
             Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                let peer = owners::peer_of(&stream)?;
+                let peer = engine::owners::peer_of(&stream)?;
                 Ok(Accepted { stream: Stream::Unix(stream), caller: Caller::Unix(Arc::new(peer)) })
             }
         }

@@ -55,7 +55,7 @@ impl Cgroups {
     /// None, and a word about it, where there is no v2 hierarchy that we may write to.
     pub fn new(test: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let Ok(Some(hierarchy)) = owners::cgroup::find_hierarchy() else {
+        let Ok(Some(hierarchy)) = engine::owners::cgroup::find_hierarchy() else {
             skipped(test, "no cgroup2 mount on this machine");
             return None;
         };

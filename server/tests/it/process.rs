@@ -132,7 +132,7 @@ async fn a_stale_socket_is_replaced_and_a_file_is_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_run_where_they_were_told_to() {
-    let allowed = cpu_executor::allowed_cpus().unwrap();
+    let allowed = engine::cpu_executor::allowed_cpus().unwrap();
     let (Some(first), Some(last)) = (allowed.first(), allowed.last()) else { panic!("there is a processor") };
     let list = if first == last { format!("{first}") } else { format!("{first},{last}") };
     let process = Process::start(&["--cpus", &list, "--workers-per-cpu", "2"]);

@@ -85,7 +85,6 @@ impl Listener {
             Socket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 // Answers are small and somebody waits for each: 40 ms of Nagle's algorithm are too much.
-                stream.set_nodelay(true)?;
                 Ok(Accepted { stream: Stream::Tcp(stream), caller: Caller::Tcp(peer) })
             }
             Socket::Unix(listener, _) => {

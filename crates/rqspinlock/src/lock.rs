@@ -9,7 +9,7 @@ use crate::cpu::Cpu;
 use crate::error::{LockError, LockId};
 use crate::held::Removal;
 use crate::slow;
-use crate::sync::HeadWitness;
+use crate::sync::Witness;
 use crate::word::AtomicWord;
 
 /// The lock without a value: four bytes, to be embedded.
@@ -19,21 +19,21 @@ use crate::word::AtomicWord;
 #[cfg_attr(not(loom), repr(transparent))]
 pub struct RawRqSpinLock {
     pub(crate) word: AtomicWord,
-    /// Of size zero but in models.
-    pub(crate) head: HeadWitness,
+    /// Touched by the head of the queue only. Of size zero but in models.
+    pub(crate) head: Witness,
 }
 
 impl RawRqSpinLock {
     /// An unlocked lock.
     #[cfg(not(loom))]
     pub const fn new() -> Self {
-        RawRqSpinLock { word: AtomicWord::new(), head: HeadWitness::new() }
+        RawRqSpinLock { word: AtomicWord::new(), head: Witness::new() }
     }
 
     /// An unlocked lock.
     #[cfg(loom)]
     pub fn new() -> Self {
-        RawRqSpinLock { word: AtomicWord::new(), head: HeadWitness::new() }
+        RawRqSpinLock { word: AtomicWord::new(), head: Witness::new() }
     }
 
     /// The identity of this lock, as [`Cycle::Abba`](crate::Cycle::Abba) names it.

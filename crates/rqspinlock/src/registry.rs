@@ -16,7 +16,7 @@ use crossbeam_utils::CachePadded;
 use crate::cpu::CpuId;
 use crate::error::RegisterError;
 use crate::held::HeldTable;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Backoff, CPU_MAX, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Backoff, CPU_MAX, Ordering, Witness};
 use crate::word::Tail;
 
 /// Waits that one Cpu can have under way at once, each started inside of the one before.
@@ -35,6 +35,8 @@ pub(crate) const NODES: usize = 4;
 pub(crate) struct Node {
     next: AtomicU32,
     flag: AtomicU32,
+    /// Touched by the owner between two uses; what others do to the node is a look.
+    reuse: Witness,
 }
 
 /// What a queued waiter was told.
@@ -62,7 +64,7 @@ impl Node {
     const UNLINKED: u32 = 0;
 
     fn new() -> Self {
-        Node { next: AtomicU32::new(Node::UNLINKED), flag: AtomicU32::new(Turn::WAITING) }
+        Node { next: AtomicU32::new(Node::UNLINKED), flag: AtomicU32::new(Turn::WAITING), reuse: Witness::new() }
     }
 
     /// By the owner, before it enters a queue.
@@ -70,12 +72,14 @@ impl Node {
         // Relaxed: published to the successor by the tail exchange (Q1) and to the predecessor by
         // the link (N1). Everyone who wrote here during the last use is done: the flag was the last
         // thing it wrote, and the owner has seen it; the link was awaited.
+        self.reuse.touch();
         self.next.store(Node::UNLINKED, Ordering::Relaxed);
         self.flag.store(Turn::WAITING, Ordering::Relaxed);
     }
 
     /// By the successor: puts itself behind this node.
     pub(crate) fn link(&self, successor: Tail) {
+        self.reuse.look();
         // N1, Release: pairs with the Acquire in `successor`. The successor's node has been reset
         // before anyone writes a flag into it.
         self.next.store(successor.bits(), Ordering::Release);
@@ -96,6 +100,7 @@ impl Node {
 
     /// Tells the owner of this node what has become of it; the last access to the node.
     pub(crate) fn tell(&self, turn: Turn) {
+        self.reuse.look();
         // N2, Release: pairs with the Acquire in `turn`. What the old head did to the word and to
         // the queue comes before all that the new one does, and a flusher's read of `next` comes
         // before the owner's next reset. A swap, as the rule for this flag is that every writer

@@ -37,6 +37,7 @@
 //! Q1: every transition of the word that enters or leaves the queue is AcqRel, and everyone else's
 //! is a read-modify-write that keeps the release sequence. So whoever finds a tail in the word sees
 //! the reset of the node it names, and whoever finds none sees all that the last head did.
+//! (A head that leaves finds the reset of its successor's node twice over, by Q1 and by the link, N1.)
 //! L1 to L3 against R1 are the lock proper: see word.rs.
 
 use std::time::{Duration, Instant};
@@ -75,7 +76,7 @@ pub(crate) fn try_steal(lock: &RawRqSpinLock, cpu: &Cpu) -> bool {
     let stolen = lock
         .word
         // L2, Acquire: pairs with R1 as L1 does.
-        .change(Ordering::Acquire, |word| word.may_be_stolen().then(|| word.locked()))
+        .change(Ordering::Acquire, Word::stolen)
         .is_ok();
     if stolen {
         cpu.counters().stolen.bump();
@@ -216,10 +217,7 @@ impl Head<'_> {
         for _ in 0..SPINS {
             // L3, Acquire: pairs with R1 as L1 does. And Q1: we leave the queue, and the tail may be
             // another's by now.
-            let claimed = self.lock.word.change(Ordering::AcqRel, |word| {
-                let claimed = word.claimed_by(self.seat.tail);
-                (!word.is_locked()).then_some(claimed)
-            });
+            let claimed = self.lock.word.change(Ordering::AcqRel, |word| word.claimed_by(self.seat.tail));
             if let Ok(before) = claimed {
                 self.hand_on(before);
                 return true;
@@ -227,6 +225,14 @@ impl Head<'_> {
             spin_loop();
         }
         false
+    }
+
+    /// Pending is the head's alone: set when it has set it, and not otherwise. Of the last word before
+    /// it left, so that it is exact; for the models.
+    fn check_pending(&self, before: Word) {
+        if cfg!(any(debug_assertions, loom)) {
+            assert_eq!(before.is_pending(), self.pending, "pending, and what the head has set");
+        }
     }
 
     /// LEAVE: only we give up; whoever is behind us becomes head.
@@ -244,7 +250,7 @@ impl Head<'_> {
     /// a release, may have been the reason, and a wait for a successor that does not exist is
     /// endless.
     fn hand_on(&self, before: Word) {
-        self.lock.head.check_pending(before.is_pending(), self.pending);
+        self.check_pending(before);
         if before.tail() == Some(self.seat.tail) {
             return;
         }
@@ -260,11 +266,10 @@ impl Head<'_> {
         self.lock.head.touch();
         // Q1. From here on newcomers form a queue of their own, with a head and a timeout of its own;
         // nobody can join the one that we cut off, which goes from us to the tail that we removed.
-        let Ok(before) = self.lock.word.change(Ordering::AcqRel, |word| word.is_locked().then(|| word.flushed()))
-        else {
+        let Ok(before) = self.lock.word.change(Ordering::AcqRel, Word::flushed) else {
             return false;
         };
-        self.lock.head.check_pending(before.is_pending(), self.pending);
+        self.check_pending(before);
         let last = before.tail();
         if last == Some(self.seat.tail) {
             return true;

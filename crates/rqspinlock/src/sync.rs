@@ -35,20 +35,20 @@ mod real {
         yield_now();
     }
 
-    /// Nothing: only the models watch who is head.
+    /// Nothing: only the models watch who touches what.
     #[derive(Default)]
-    pub(crate) struct HeadWitness;
+    pub(crate) struct Witness;
 
-    impl HeadWitness {
+    impl Witness {
         pub(crate) const fn new() -> Self {
-            HeadWitness
+            Witness
         }
 
         #[inline(always)]
         pub(crate) fn touch(&self) {}
 
         #[inline(always)]
-        pub(crate) fn check_pending(&self, _seen: bool, _set: bool) {}
+        pub(crate) fn look(&self) {}
     }
 }
 
@@ -80,28 +80,28 @@ mod model {
         }
     }
 
-    /// A cell that only the head of the queue may touch.
+    /// A cell that stands for what the protocol says belongs to one thread at a time.
     ///
-    /// loom fails a model in which two touches are not ordered by happens-before, so it proves both
-    /// that there is one head at a time and that each head sees what the one before it did.
-    pub(crate) struct HeadWitness(loom::cell::UnsafeCell<()>);
+    /// loom fails a model in which a touch is not ordered, by happens-before, with every other touch
+    /// and look. So a touch by everyone who takes himself for the owner proves that there is one at
+    /// a time, and that each sees what the one before it did.
+    pub(crate) struct Witness(loom::cell::UnsafeCell<()>);
 
     // SAFETY: the cell holds no data, and loom checks every access to it; a data race on it is the
     // failure that the models look for.
-    unsafe impl Sync for HeadWitness {}
+    unsafe impl Sync for Witness {}
 
-    impl HeadWitness {
+    impl Witness {
         pub(crate) fn new() -> Self {
-            HeadWitness(loom::cell::UnsafeCell::new(()))
+            Witness(loom::cell::UnsafeCell::new(()))
         }
 
         pub(crate) fn touch(&self) {
             self.0.with_mut(|_| ());
         }
 
-        /// Pending is the head's alone: it is set when the head has set it and not otherwise.
-        pub(crate) fn check_pending(&self, seen: bool, set: bool) {
-            assert_eq!(seen, set, "pending as it is, and as the head has set it");
+        pub(crate) fn look(&self) {
+            self.0.with(|_| ());
         }
     }
 }

@@ -99,14 +99,9 @@ impl Word {
         Tail::from_bits(self.0)
     }
 
-    /// Free for a thief: (*, 0, 0).
-    pub(crate) fn may_be_stolen(self) -> bool {
-        !self.is_locked() && !self.is_pending()
-    }
-
-    /// (t, p, 0) -> (t, p, 1)
-    pub(crate) fn locked(self) -> Word {
-        Word(self.0 | LOCKED)
+    /// A thief takes a lock that is free and not claimed: (t, 0, 0) -> (t, 0, 1)
+    pub(crate) fn stolen(self) -> Option<Word> {
+        (!self.is_locked() && !self.is_pending()).then_some(Word(self.0 | LOCKED))
     }
 
     /// (t, *, l) -> (t, 1, l)
@@ -125,14 +120,15 @@ impl Word {
         if word.tail() == Some(me) { word.queued(None) } else { word }
     }
 
-    /// The head `me` takes the lock: leaves the queue and locks in one.
-    pub(crate) fn claimed_by(self, me: Tail) -> Word {
-        self.left_by(me).locked()
+    /// The head `me` takes a lock that is free and leaves the queue, in one:
+    /// (me, *, 0) -> (0, 0, 1), (other, *, 0) -> (other, 0, 1)
+    pub(crate) fn claimed_by(self, me: Tail) -> Option<Word> {
+        (!self.is_locked()).then_some(Word(self.left_by(me).0 | LOCKED))
     }
 
-    /// The queue is cut off: (*, *, 1) -> (0, 0, 1)
-    pub(crate) fn flushed(self) -> Word {
-        Word(self.0 & !PENDING).queued(None)
+    /// The queue of a lock that is held is cut off: (*, *, 1) -> (0, 0, 1)
+    pub(crate) fn flushed(self) -> Option<Word> {
+        self.is_locked().then_some(Word(self.0 & !PENDING).queued(None))
     }
 }
 

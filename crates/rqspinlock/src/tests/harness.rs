@@ -1,5 +1,6 @@
 //! What the tests need to be deterministic and to end.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -24,7 +25,8 @@ pub(super) fn watchdog<R: Send + 'static>(case: &str, body: impl FnOnce() -> R +
         })
         .expect("a thread can be started");
     if result.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-        eprintln!("watchdog: the case `{case}` did not end within {LIMIT:?}; it hangs");
+        // Past the harness, which would keep what is printed until the end that does not come.
+        let _ = writeln!(std::io::stderr(), "watchdog: the case `{case}` did not end within {LIMIT:?}; it hangs");
         std::process::abort();
     }
     match thread.join() {

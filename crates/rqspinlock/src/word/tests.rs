@@ -41,13 +41,13 @@ fn transitions_touch_only_their_fields() {
                     let fields = |w: Word| (w.tail(), w.is_pending(), w.is_parked(), w.is_locked());
                     let rest = if t == Some(me) { None } else { t };
                     assert_eq!(fields(word), (t, p, k, l));
-                    assert_eq!(fields(word.locked()), (t, p, k, true));
+                    let stolen = (!p && !l).then_some((t, false, k, true));
+                    assert_eq!(word.stolen().map(fields), stolen);
                     assert_eq!(fields(word.pending()), (t, true, k, l));
                     assert_eq!(fields(word.queued(Some(me))), (Some(me), p, k, l));
                     assert_eq!(fields(word.left_by(me)), (rest, false, k, l));
-                    assert_eq!(fields(word.claimed_by(me)), (rest, false, k, true));
-                    assert_eq!(fields(word.flushed()), (None, false, k, l));
-                    assert_eq!(word.may_be_stolen(), !p && !l);
+                    assert_eq!(word.claimed_by(me).map(fields), (!l).then_some((rest, false, k, true)));
+                    assert_eq!(word.flushed().map(fields), l.then_some((None, false, k, true)));
 
                     let atomic = AtomicWord(AtomicU32::new(word.0));
                     atomic.release();

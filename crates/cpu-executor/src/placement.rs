@@ -4,14 +4,19 @@ use std::io;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// The processors that this process may use, in order.
+/// The processors that this thread may use, in order: what taskset and a container's cpuset leave of them.
+///
+/// Fails on a kernel that is made for more than the 1024 processors that a set of Linux's usual size can name.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
 }
 
-/// Where workers go by default: one on each processor that this process may use, but not more than its quota (in CPUs)
-/// pays for, rounded up, and at least two, so that one stalled worker does not stall everything; on a single processor both are there.
+/// Where workers go by default: one on each processor that this thread may use, but not more than the quota pays for,
+/// rounded up, and at least two, so that one stalled worker does not stall everything.
+///
+/// `quota` is in processors (`cpu.max`: quota by period). Processors are taken in order; a single one is listed twice, so
+/// that both workers are there.
 pub fn default_cpus(quota: Option<f64>) -> io::Result<Vec<usize>> {
     Ok(spread(&allowed_cpus()?, quota))
 }
@@ -43,6 +48,9 @@ mod tests {
         assert_eq!(spread(&[0, 1, 4, 5], Some(2.1)), [0, 1, 4]);
         assert_eq!(spread(&[0, 1, 4, 5], Some(0.3)), [0, 1]);
         assert_eq!(spread(&[3], None), [3, 3]);
+        assert_eq!(spread(&[3], Some(f64::INFINITY)), [3, 3]);
+        assert_eq!(spread(&[0, 1, 4, 5], Some(f64::NAN)), [0, 1]);
+        assert_eq!(spread(&[0, 1, 4, 5], Some(-1.0)), [0, 1]);
         assert_eq!(spread(&[], None), [0; 0]);
         assert!(!allowed_cpus().unwrap().is_empty());
     }

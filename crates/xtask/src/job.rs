@@ -56,6 +56,10 @@ impl Job {
         Self { listing: true, ..Self::new() }
     }
 
+    pub fn is_listing(&self) -> bool {
+        self.listing
+    }
+
     pub fn tests(&self) -> Tally {
         self.tests
     }
@@ -114,7 +118,8 @@ impl Job {
         Ok(())
     }
 
-    fn echo(&self, command: &Command) -> String {
+    /// Prints the command line, and gives it back for messages.
+    pub fn echo(&self, command: &Command) -> String {
         let line = command_line(command);
         println!("{}{line}", if self.listing { "    " } else { "$ " });
         line

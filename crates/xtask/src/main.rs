@@ -8,10 +8,12 @@
 mod ci;
 mod deny;
 mod e2e;
+mod examples;
 mod job;
 mod lint;
 mod loom;
 mod proto;
+mod server;
 mod test;
 
 use std::path::Path;

@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use crate::job::{Job, bounded};
 
-const BUF: &str = "@bufbuild/buf@1.75.0";
+/// Generates the bindings of the Go example, too.
+pub const BUF: &str = "@bufbuild/buf@1.75.0";
 const FETCH_SECONDS: u32 = 120;
 
 pub fn run(job: &mut Job) -> Result<()> {

@@ -17,7 +17,7 @@ fn steps(arguments: &[&str]) -> Vec<String> {
 
 #[test]
 fn ci_runs_every_step_in_order() {
-    assert_eq!(steps(&["ci", "--list"]), ["test", "fmt", "clippy", "doc", "deny", "loom", "proto", "e2e"]);
+    assert_eq!(steps(&["ci", "--list"]), ["test", "fmt", "clippy", "doc", "deny", "loom", "proto", "e2e", "examples"]);
 }
 
 #[test]

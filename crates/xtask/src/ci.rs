@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
 use crate::job::{Job, Tally};
-use crate::{deny, e2e, examples, lint, loom, proto, test};
+use crate::{deny, e2e, examples, ghz, lint, loom, proto, test};
 
 // One step, in the order in which `ci` runs them. The tests come first: they build what others
 // reuse. The release build comes last: it takes longest. (Not a doc comment: clap would print it
@@ -31,6 +31,8 @@ pub enum Step {
     Proto,
     /// Run the heavy end-to-end suites against release builds
     E2e,
+    /// Load a release build through every unary storage call and FreeMap; any failed call is an error (ghz)
+    Ghz,
     /// Run the example clients in Python and Go against a release build
     Examples,
 }
@@ -46,6 +48,7 @@ impl Step {
             Self::Loom => loom::run(job),
             Self::Proto => proto::run(job),
             Self::E2e => e2e::run(job),
+            Self::Ghz => ghz::step(job),
             Self::Examples => examples::run(job),
         }
     }

@@ -9,6 +9,7 @@ mod ci;
 mod deny;
 mod e2e;
 mod examples;
+mod ghz;
 mod job;
 mod lint;
 mod loom;
@@ -20,7 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::ci::Step;
 
@@ -59,8 +60,13 @@ enum Task {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+    // `ghz` is a step like the others, and beside that a tool with options, which a `Step` cannot carry.
+    let matches = Cli::command().mut_subcommand("ghz", ghz::Options::augment_args).get_matches();
+    let cli = Cli::from_arg_matches(&matches)?;
     enter_root()?;
+    if let Some(("ghz", options)) = matches.subcommand() {
+        return Ok(ghz::command(&ghz::Options::from_arg_matches(options)?, cli.list));
+    }
     let steps = match cli.task {
         Task::Ci { only } => ci::select(&only),
         Task::Step(step) => vec![step],

@@ -17,7 +17,10 @@ fn steps(arguments: &[&str]) -> Vec<String> {
 
 #[test]
 fn ci_runs_every_step_in_order() {
-    assert_eq!(steps(&["ci", "--list"]), ["test", "fmt", "clippy", "doc", "deny", "loom", "proto", "e2e", "examples"]);
+    assert_eq!(
+        steps(&["ci", "--list"]),
+        ["test", "fmt", "clippy", "doc", "deny", "loom", "proto", "e2e", "ghz", "examples"]
+    );
 }
 
 #[test]

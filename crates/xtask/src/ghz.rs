@@ -281,9 +281,9 @@ impl Loader<'_> {
         let wrong = Load::WrongMap.name();
         let report = report_file(&wrong);
         if !self.job.is_listing() {
+            println!("(self-check: the next command has to fail)");
             let _ = fs::remove_file(&report);
         }
-        println!("(self-check: the next command has to fail)");
         let mut command = cargo("xtask ghz --only");
         command.arg(&wrong).arg("--target").arg(self.target).arg("--calls").arg(WRONG_CALLS.to_string());
         let result = self.job.run(command);

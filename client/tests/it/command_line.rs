@@ -1,5 +1,6 @@
 //! The command line: exit codes and what it says, against servers that say what the test wants.
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -97,6 +98,77 @@ fn wrong_usage_is_2() {
         assert_eq!(stdout(&output), "");
         assert!(!stderr(&output).is_empty(), "{arguments:?}");
     }
+}
+
+#[test]
+fn an_argument_that_is_not_utf_8_is_shown() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    let wrong = std::ffi::OsStr::from_bytes(b"a\xff");
+    let output = command.args(["get", "m", "--cgroup"]).arg(wrong).output().expect("the command line runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output).starts_with("error: \"a\\xFF\" is not UTF-8"), "{output:?}");
+}
+
+#[test]
+fn a_wrong_endpoint_of_the_environment_is_told_from_a_typed_one() {
+    let output = holdfast("ftp://host", &["map", "list"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output).starts_with("error: HOLDFAST_ENDPOINT: endpoint \"ftp://host\""), "{output:?}");
+    // What is typed goes first, and nothing set is the default.
+    let output = holdfast("ftp://host", &["map", "list", "--endpoint", "unix:///nobody/there"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let output = holdfast("", &["map", "list", "--endpoint", "ftp://typed"]);
+    assert!(stderr(&output).starts_with("error: endpoint \"ftp://typed\""), "{output:?}");
+    let output = holdfast("", &["map", "list", "--timeout", "100ms"]);
+    assert_ne!(output.status.code(), Some(2), "{output:?}");
+}
+
+/// A usage error shows what was typed: the environment is not.
+#[test]
+fn the_environment_is_not_in_the_usage() {
+    let output = holdfast("http://127.0.0.1:1", &["list"]);
+    assert!(stderr(&output).contains("Usage: holdfast list <MAP>"), "{output:?}");
+    let output = holdfast("http://127.0.0.1:1", &["map"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output).contains("Create a map"), "the help: {output:?}");
+}
+
+#[test]
+fn bash_completes_commands_options_and_choices() {
+    // As bash does at a tab: the words so far, then what could be the last.
+    let script = r#"
+        source <("$HOLDFAST" completion bash) || exit 1
+        complete -p holdfast >&2 || exit 1
+        for line in "ma" "map cr" "owner create-" "get m --owner" "map create m --kind " "completion z"; do
+            COMP_LINE="holdfast $line"
+            COMP_WORDS=(holdfast $line)
+            [[ $line == *' ' ]] && COMP_WORDS+=('')
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            COMPREPLY=()
+            _holdfast holdfast "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            echo "${COMPREPLY[@]}"
+        done"#;
+    let mut command = Command::new("bash");
+    let output = command.args(["-c", script]).env("HOLDFAST", env!("CARGO_BIN_EXE_holdfast")).output();
+    let output = output.expect("bash runs");
+    let completed: Vec<_> = stdout(&output).lines().collect();
+    let expected = ["map man", "create", "create-simulated", "--owner-id", "task cgroup", "zsh"];
+    assert_eq!(completed, expected, "{output:?}");
+}
+
+#[test]
+fn manual_pages_need_no_server_and_no_endpoint() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let pages = directory.path().join("man1");
+    let output = holdfast("ftp://nonsense", &["man", "--dir", pages.to_str().expect("text")]);
+    assert_eq!((output.status.code(), stdout(&output), stderr(&output)), (Some(0), "", ""));
+    let main = std::fs::read(pages.join("holdfast.1")).expect("the main page");
+    assert!(pages.join("holdfast-map-create.1").is_file());
+    assert_eq!(holdfast("ftp://nonsense", &["man"]).stdout, main);
+    // A file is in the way.
+    let output = holdfast("ftp://nonsense", &["man", "--dir", pages.join("holdfast.1").to_str().expect("text")]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(stderr(&output).contains("holdfast.1: "), "{output:?}");
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! What can be typed: the commands, their arguments and their help.
 
+use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
 use holdfast::{MapKind, Owner, UpdateMode};
 
 use crate::value::{self, Input};
@@ -21,7 +24,8 @@ const STYLES: Styles = Styles::styled()
 /// The server is `holdfastd`.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, styles = STYLES, max_term_width = 110, after_help = "\
-Five minutes, in another terminal than the one that runs `holdfastd`:
+Examples:
+  holdfastd                                           # the server, in another terminal
   holdfast map create tenant --kind task --type u64   # a map: one u64 for each task
   holdfast update tenant --task $$ --u64 42           # tag this shell
   holdfast get tenant --task $$                       # 42
@@ -34,7 +38,10 @@ Exit codes:
   1  refused by the server: nothing has changed, and stderr has the reason
   2  wrong usage
   3  cannot connect: nothing was sent
-  4  nobody knows: no answer in time, connection lost, or the answer could not be written")]
+  4  nobody knows: no answer in time, connection lost, or the answer could not be written
+
+Environment:
+  HOLDFAST_ENDPOINT  where the server listens, unless --endpoint tells it")]
 pub struct Cli {
     #[command(flatten)]
     pub common: Common,
@@ -42,16 +49,20 @@ pub struct Cli {
     pub command: Command,
 }
 
+// The environment's endpoint is not clap's business: clap would take it for something typed, and print it in every
+// usage.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Common {
-    /// Where the server listens: http://HOST[:PORT] or unix:///PATH
-    #[arg(long, global = true, env = "HOLDFAST_ENDPOINT", default_value = "http://127.0.0.1:7411")]
-    pub endpoint: String,
-    /// How long each call may take, its retries included
-    #[arg(long, global = true, default_value = "10s", value_parser = timeout)]
+    /// Where the server listens: http://HOST[:PORT] or unix:///PATH [env: HOLDFAST_ENDPOINT] [default:
+    /// http://127.0.0.1:7411]
+    #[arg(long, global = true, value_hint = ValueHint::Other)]
+    pub endpoint: Option<String>,
+    /// How long each call may take, its retries included: 500ms, 10s, 2m
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub timeout: Duration,
     /// How to print: text for people, or JSON (one object, or one array for listings)
-    #[arg(short, long, global = true, default_value = "table")]
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
     /// Try once, also where the server says that a retry may help
     #[arg(long, global = true)]
@@ -84,7 +95,7 @@ Examples:
     /// (little-endian) as a number, utf8 as text without the NULs at its end and with control characters escaped,
     /// anything else in hex.
     #[command(
-        override_usage = "holdfast get [OPTIONS] <MAP> <OWNER> [--create [VALUE]]",
+        override_usage = "holdfast get [OPTIONS] <MAP> <--task PID|--cgroup PATH|...> [--create [--u64 N|--text TEXT|...]]",
         after_help = "\
 Examples:
   holdfast get tenant --task 4711
@@ -98,7 +109,7 @@ Examples:
     Get(GetArgs),
     /// Create an owner's value; refused if there is one
     #[command(
-        override_usage = "holdfast create [OPTIONS] <MAP> <OWNER> <VALUE>",
+        override_usage = "holdfast create [OPTIONS] <MAP> <--task PID|--cgroup PATH|...> <--u64 N|--text TEXT|...>",
         after_help = "\
 Examples:
   holdfast create tenant --task 4711 --u64 42
@@ -110,7 +121,7 @@ Prints: version V owner_id N"
     Create(CreateArgs),
     /// Create or replace an owner's value
     #[command(
-        override_usage = "holdfast update [OPTIONS] <MAP> <OWNER> <VALUE>",
+        override_usage = "holdfast update [OPTIONS] <MAP> <--task PID|--cgroup PATH|...> <--u64 N|--text TEXT|...>",
         after_help = "\
 Examples:
   holdfast update tenant --task 4711 --u64 43
@@ -123,7 +134,7 @@ Prints: version V owner_id N"
     Update(UpdateArgs),
     /// Delete an owner's value
     #[command(
-        override_usage = "holdfast delete [OPTIONS] <MAP> <OWNER>",
+        override_usage = "holdfast delete [OPTIONS] <MAP> <--task PID|--cgroup PATH|...>",
         after_help = "\
 Examples:
   holdfast delete tenant --task 4711
@@ -159,6 +170,32 @@ Examples:
   holdfast admin stats -o json"
     )]
     Admin(AdminCommand),
+    /// Print what makes a shell complete commands and options
+    #[command(after_help = "\
+Examples:
+  source <(holdfast completion bash)    # for this shell alone
+  holdfast completion bash > ~/.local/share/bash-completion/completions/holdfast
+  holdfast completion zsh > ~/.zfunc/_holdfast    # in ~/.zshrc: fpath+=~/.zfunc; autoload -U compinit; compinit
+  holdfast completion fish > ~/.config/fish/completions/holdfast.fish
+  holdfast completion elvish >> ~/.config/elvish/rc.elv
+  holdfast completion powershell >> $PROFILE
+
+Packages put it into /usr/share/bash-completion/completions/holdfast, /usr/share/zsh/site-functions/_holdfast
+and /usr/share/fish/vendor_completions.d/holdfast.fish.")]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one page for every command
+    #[command(after_help = "\
+Examples:
+  holdfast man | man -l -                  # read holdfast(1)
+  holdfast man --dir /usr/share/man/man1   # holdfast.1, holdfast-get.1, holdfast-map-create.1 and so on")]
+    Man {
+        /// Where to write all pages; is made if it is not there
+        #[arg(long, value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -201,12 +238,13 @@ Prints: freed_elements N")]
         /// The map's name
         name: String,
         /// Only if it is the map with this id
-        #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>)]
+        #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
         expect_map_id: Option<u64>,
     },
 }
 
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("size").args(["value_type", "value_size"]).required(true).multiple(true))]
 pub struct MapCreateArgs {
     /// The map's name: up to 128 of A-Z a-z 0-9 _ . : / -, beginning with a letter or a digit
     pub name: String,
@@ -214,13 +252,13 @@ pub struct MapCreateArgs {
     #[arg(long)]
     pub kind: Kind,
     /// The size of every value in bytes; --type u32, u64 and i64 imply it
-    #[arg(long, value_name = "BYTES", required_unless_present = "value_type")]
+    #[arg(long, value_name = "BYTES", value_parser = value::unsigned::<u32>, allow_negative_numbers = true)]
     pub value_size: Option<u32>,
     /// What a value is, for those who print it: u32, u64, i64 (little-endian), utf8, or a name of your own
     #[arg(long = "type", value_name = "NAME")]
     pub value_type: Option<String>,
-    /// The most values it may have [default: the server's]
-    #[arg(long, value_name = "N")]
+    /// The most values it may have; 0 is the server's default, as `admin info` shows it
+    #[arg(long, value_name = "N", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
     pub max_elements: Option<u64>,
 }
 
@@ -326,10 +364,10 @@ impl From<Mode> for UpdateMode {
 #[derive(Args, Debug)]
 pub struct ExpectArgs {
     /// Only if the value has this version
-    #[arg(long, value_name = "VERSION", value_parser = value::unsigned::<u64>)]
+    #[arg(long, value_name = "VERSION", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
     pub expect_version: Option<u64>,
     /// Only if the map is the one with this id
-    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>)]
+    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
     pub expect_map_id: Option<u64>,
 }
 
@@ -345,19 +383,19 @@ impl From<ExpectArgs> for holdfast::Expect {
 pub struct OwnerArgs {
     /// A process or thread by its id in the server's pid namespace. PID@TICKS means the one that started then (field
     /// 22 of /proc/PID/stat), should the pid have been reused; `self` is this command, over a Unix socket
-    #[arg(long, value_name = "PID[@TICKS]|self", value_parser = task)]
+    #[arg(long, value_name = "PID[@TICKS]|self", value_parser = task, allow_negative_numbers = true)]
     pub task: Option<Task>,
     /// A cgroup by its path, as after `0::` in /proc/PID/cgroup, or absolute under the cgroup2 mount
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<String>,
     /// A cgroup by its id, the inode number of its directory
-    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>)]
+    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
     pub cgroup_id: Option<u64>,
     /// An owner by the id that the server gave it: exact and fast
-    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>)]
+    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
     pub owner_id: Option<u64>,
     /// A simulated owner
-    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>)]
+    #[arg(long, value_name = "ID", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
     pub simulated: Option<u64>,
 }
 
@@ -400,16 +438,16 @@ pub struct ValueArgs {
     #[arg(long, allow_hyphen_values = true)]
     pub text: Option<String>,
     /// A number of 4 bytes, little-endian; decimal, or hex after 0x
-    #[arg(long, value_name = "N", value_parser = value::unsigned::<u32>)]
+    #[arg(long, value_name = "N", value_parser = value::unsigned::<u32>, allow_negative_numbers = true)]
     pub u32: Option<u32>,
     /// A number of 8 bytes, little-endian; decimal, or hex after 0x
-    #[arg(long, value_name = "N", value_parser = value::unsigned::<u64>)]
+    #[arg(long, value_name = "N", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
     pub u64: Option<u64>,
-    /// A signed number of 8 bytes, little-endian
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// A signed number of 8 bytes, little-endian; decimal
+    #[arg(long, value_name = "N", value_parser = value::signed, allow_negative_numbers = true)]
     pub i64: Option<i64>,
     /// The bytes of a file; `-` is stdin
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
 }
 
@@ -435,7 +473,7 @@ pub enum OwnerCommand {
     ///
     /// Also shows a task or cgroup that has no value yet, with owner_id 0.
     #[command(
-        override_usage = "holdfast owner show [OPTIONS] <PID|OWNER>",
+        override_usage = "holdfast owner show [OPTIONS] <PID|--task PID|--cgroup PATH|...>",
         after_help = "\
 Examples:
   holdfast owner show 4711                       # the same as --task 4711
@@ -475,7 +513,7 @@ Prints: destroyed N")]
 #[derive(Args, Debug)]
 pub struct OwnerShowArgs {
     /// A process or thread, as with --task
-    #[arg(value_name = "PID", value_parser = task, group = "OwnerArgs")]
+    #[arg(value_name = "PID", value_parser = task, allow_negative_numbers = true, group = "OwnerArgs")]
     pub pid: Option<Task>,
     /// The kind of a simulated owner
     #[arg(long)]
@@ -490,10 +528,10 @@ pub struct SimulatedArgs {
     #[arg(long)]
     pub kind: Kind,
     /// The first id
-    #[arg(long, value_name = "ID", default_value = "0", value_parser = value::unsigned::<u64>)]
+    #[arg(long, value_name = "ID", default_value = "0", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
     pub first: u64,
     /// How many: ids FIRST, FIRST + 1 and so on
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
     pub count: u64,
 }
 
@@ -515,11 +553,24 @@ Examples:
     Stats,
 }
 
+/// What was typed. Does not return if that is wrong or asks for help.
+pub fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        // clap does not tell which one.
+        if let (ErrorKind::InvalidUtf8, Some(wrong)) = (error.kind(), env::args_os().find(|arg| arg.to_str().is_none()))
+        {
+            let what = format!("{wrong:?} is not UTF-8: --hex and --file take any bytes, --cgroup-id any cgroup");
+            Cli::command().error(ErrorKind::InvalidUtf8, what).exit();
+        }
+        error.exit()
+    })
+}
+
 fn timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("must be longer than 0".to_owned()),
         Ok(timeout) => Ok(timeout),
-        Err(error) => Err(format!("{error}; expected a number with its unit, such as 500ms, 10s or 2m")),
+        Err(_) => Err("expected a number with its unit, such as 500ms, 10s or 2m".to_owned()),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What each command does: ask the server, print the answer.
 
+use std::env;
 use std::io::{Write, stderr};
 
-use holdfast::{Client, Error, NewMap, Pages, Retry};
+use holdfast::{Client, Endpoint, NewMap, Pages, Retry};
 use serde_json::{Value as Json, json};
 
 use crate::args::{
@@ -14,32 +15,52 @@ use crate::describe::{
     owner_json, stats_json,
 };
 use crate::failure::Failure;
+use crate::generate;
 use crate::output::{Listing, Output};
 use crate::value::{Input, ValueType, read_file, to_hex};
 
 /// What a listing asks for at a time; the server makes a page shorter if it must.
 const PAGE_SIZE: i32 = 1000;
 
+/// Where the server listens, unless `--endpoint` tells it.
+const ENDPOINT_VARIABLE: &str = "HOLDFAST_ENDPOINT";
+
 type Done = Result<(), Failure>;
 
 pub async fn run<W: Write>(cli: Cli, output: &mut Output<W>) -> Done {
-    let client = client(&cli.common)?;
+    let client = || client(&cli.common);
     match cli.command {
-        Command::Map(command) => map(&client, command, output).await,
-        Command::Get(args) => get(&client, args, output).await,
-        Command::Create(args) => create(&client, args, output).await,
-        Command::Update(args) => update(&client, args, output).await,
-        Command::Delete(args) => delete(&client, args, output).await,
-        Command::List(args) => list(&client, args, output).await,
-        Command::Owner(command) => owner(&client, command, output).await,
-        Command::Admin(AdminCommand::Info) => Ok(output.record(&info_json(&client.info().await?))?),
-        Command::Admin(AdminCommand::Stats) => Ok(output.record(&stats_json(&client.stats().await?))?),
+        Command::Map(command) => map(&client()?, command, output).await,
+        Command::Get(args) => get(&client()?, args, output).await,
+        Command::Create(args) => create(&client()?, args, output).await,
+        Command::Update(args) => update(&client()?, args, output).await,
+        Command::Delete(args) => delete(&client()?, args, output).await,
+        Command::List(args) => list(&client()?, args, output).await,
+        Command::Owner(command) => owner(&client()?, command, output).await,
+        Command::Admin(AdminCommand::Info) => Ok(output.record(&info_json(&client()?.info().await?))?),
+        Command::Admin(AdminCommand::Stats) => Ok(output.record(&stats_json(&client()?.stats().await?))?),
+        Command::Completion { shell } => Ok(output.bytes(&generate::completion(shell))?),
+        Command::Man { dir: None } => Ok(output.bytes(&generate::main_page()?)?),
+        Command::Man { dir: Some(directory) } => Ok(generate::all_pages(&directory)?),
     }
 }
 
-fn client(common: &Common) -> Result<Client, Error> {
+fn client(common: &Common) -> Result<Client, Failure> {
     let retry = if common.no_retry { Retry::OFF } else { Retry::default() };
-    Ok(Client::builder(&common.endpoint)?.timeout(common.timeout).retry(retry).connect_lazy())
+    Ok(Client::builder(&endpoint(common)?)?.timeout(common.timeout).retry(retry).connect_lazy())
+}
+
+/// Where the server listens: as typed, as in the environment, or where it listens by default.
+fn endpoint(common: &Common) -> Result<String, Failure> {
+    let typed = common.endpoint.clone();
+    let Some(set) = env::var_os(ENDPOINT_VARIABLE).filter(|set| typed.is_none() && !set.is_empty()) else {
+        return Ok(typed.unwrap_or_else(|| Endpoint::default().to_string()));
+    };
+    // Who did not type it now has to be told where it comes from.
+    match set.to_string_lossy().parse::<Endpoint>() {
+        Ok(endpoint) => Ok(endpoint.to_string()),
+        Err(error) => Err(Failure::usage(format!("{ENDPOINT_VARIABLE}: {error}"))),
+    }
 }
 
 async fn map<W: Write>(client: &Client, command: MapCommand, output: &mut Output<W>) -> Done {
@@ -70,7 +91,9 @@ fn new_map(args: MapCreateArgs) -> Result<NewMap, Failure> {
         (Some(given), _) => given,
         (None, Some(implied)) => implied,
         (None, None) => {
-            let what = format!("--type {value_type} does not tell how large a value is: add --value-size BYTES");
+            let what = format!(
+                "--type {value_type} does not tell how large a value is, as u32, u64 and i64 do: add --value-size BYTES"
+            );
             return Err(Failure::usage(what));
         }
     };

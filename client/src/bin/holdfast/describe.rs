@@ -12,8 +12,8 @@ use crate::value::{ValueType, to_hex, visible};
 /// A table shows so many characters of a value; `get` and JSON have all of it.
 const VALUE_CELL_CHARS: usize = 64;
 
-pub const MAP_HEADER: &[&str] =
-    &["MAP_ID", "NAME", "KIND", "VALUE_SIZE", "VALUE_TYPE", "ELEMENTS", "MAX_ELEMENTS", "BYTES", "STATE"];
+/// Short enough for 80 columns; `map show` has the long names.
+pub const MAP_HEADER: &[&str] = &["MAP_ID", "NAME", "KIND", "SIZE", "TYPE", "ELEMENTS", "MAX", "BYTES", "STATE"];
 
 pub fn map_cells(map: &StorageMap) -> Vec<String> {
     vec![
@@ -61,7 +61,7 @@ pub fn element_json(element: &Element, value_type: ValueType) -> Json {
     })
 }
 
-pub const OWNER_HEADER: &[&str] = &["OWNER_ID", "OWNER", "STATE", "WORKER", "STORAGE_SERIAL", "ELEMENTS", "BYTES"];
+pub const OWNER_HEADER: &[&str] = &["OWNER_ID", "OWNER", "STATE", "WORKER", "SERIAL", "ELEMENTS", "BYTES"];
 
 pub fn owner_cells(owner: &OwnerDetails) -> Vec<String> {
     let id = owner.identity.clone().unwrap_or_default();

@@ -36,8 +36,8 @@ impl Failure {
                     .to_owned(),
             ),
             Self::Client(Error::Unknown { .. }) => Some(
-                "nobody knows whether it has happened: look before you repeat it (`holdfast get`, `holdfast map show`); \
-                 --timeout gives it more time"
+                "nobody knows whether a write has happened: look before you repeat it (`holdfast get`, `holdfast map \
+                 show`); a read may be repeated; --timeout gives it more time"
                     .to_owned(),
             ),
             Self::Client(Error::Refused(refusal)) => what_to_do(refusal),
@@ -84,18 +84,15 @@ fn what_to_do(refusal: &Refusal) -> Option<String> {
         Reason::MapExists => "`holdfast map show NAME` shows it, `holdfast map free NAME` frees it",
         Reason::MapNotFound => "`holdfast map list` shows the maps, `holdfast map create` makes one",
         Reason::OwnerNotFound => {
-            "is it running? A pid counts in the server's pid namespace; simulated owners must be created first"
+            "a pid counts in the server's pid namespace, a cgroup's path in its cgroup namespace; `holdfast owner \
+             list` shows whom the server knows by an owner id"
         }
         Reason::OwnerExited => "what runs in its place is another owner, without values yet: `holdfast create`",
         Reason::ElementNotFound => "`holdfast create` or `holdfast get --create` makes one",
         Reason::VersionMismatch => "somebody wrote meanwhile: `holdfast get -v` shows the value and its version now",
         Reason::MapIdMismatch => "the map was freed and created again: `holdfast map show NAME`",
         Reason::MapFreeing => "`holdfast map show NAME` tells when it is gone",
-        Reason::InvalidMapKind | Reason::InvalidOwnerKind => {
-            "a map holds either tasks or cgroups: `holdfast map show NAME`"
-        }
         Reason::InvalidValue => "`holdfast map show NAME` tells the value_size and the value_type",
-        Reason::InvalidOwner => "name one with --task, --cgroup or --owner-id; `--task self` needs a Unix socket",
         Reason::InvalidPageToken => "the map or the server is not the same any more: list again",
         Reason::SimulatedOwnersOff => "start the server with `holdfastd --allow-simulated-owners`",
         Reason::Internal => "this is a bug of the server; its log has more",
@@ -103,7 +100,10 @@ fn what_to_do(refusal: &Refusal) -> Option<String> {
         Reason::Unspecified
         | Reason::MessageTooLarge
         | Reason::InvalidArgument
+        | Reason::InvalidMapKind
         | Reason::InvalidName
+        | Reason::InvalidOwner
+        | Reason::InvalidOwnerKind
         | Reason::InvalidValueSize
         | Reason::InvalidMode
         | Reason::InvalidPageSize

@@ -5,23 +5,21 @@ mod args;
 mod commands;
 mod describe;
 mod failure;
+mod generate;
 mod output;
 mod value;
 
 use std::io::{ErrorKind, Write, stderr, stdout};
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::args::Cli;
 use crate::failure::Failure;
 use crate::output::Output;
 
 // One call at a time: a second thread would only cost its start.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let mut output = Output::new(cli.common.output, stdout().lock());
+    let cli = args::parse();
+    let mut output = Output::new(cli.common.output, output::terminal_width(), stdout().lock());
     let done = commands::run(cli, &mut output).await;
     let done = done.and(output.flush().map_err(Failure::Output));
     match done {

@@ -127,6 +127,11 @@ pub fn unsigned<T: Unsigned + std::fmt::Display>(text: &str) -> Result<T, String
     number.ok_or_else(|| format!("expected a number from 0 to {}, or hex after 0x", T::MAX))
 }
 
+/// Parses `-42`.
+pub fn signed(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("expected a number from {} to {}", i64::MIN, i64::MAX))
+}
+
 /// Reads a file, or stdin for `-`, of up to [`MAX_FILE_BYTES`].
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let refuse = |what: String| Failure::usage(format!("--file {}: {what}", path.display()));

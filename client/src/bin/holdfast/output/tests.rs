@@ -5,8 +5,16 @@ use super::*;
 const HEADER: &[&str] = &["ID", "NAME"];
 
 fn printed(format: Format, print: impl FnOnce(&mut Output<&mut Vec<u8>>) -> io::Result<()>) -> String {
+    printed_in(None, format, print)
+}
+
+fn printed_in(
+    width: Option<u16>,
+    format: Format,
+    print: impl FnOnce(&mut Output<&mut Vec<u8>>) -> io::Result<()>,
+) -> String {
     let mut bytes = Vec::new();
-    let mut output = Output::new(format, &mut bytes);
+    let mut output = Output::new(format, width, &mut bytes);
     print(&mut output).and_then(|()| output.flush()).expect("a vector takes everything");
     drop(output);
     String::from_utf8(bytes).expect("text")
@@ -87,4 +95,55 @@ fn a_listing_in_json_is_one_array() {
     assert_eq!(parse(&text), expected);
     assert_eq!(parse(&listed(Format::Json, &[&[]])), json!([]));
     assert_eq!(parse(&listed(Format::Json, &[])), json!([]));
+}
+
+const OWNERS: &[&str] = &["OWNER_ID", "OWNER", "VERSION"];
+const VERSION: &str = "612370361476542465";
+
+/// Rows of an owner's path in a terminal so wide.
+fn fitted(width: u16, pages: &[&[&str]]) -> String {
+    printed_in(Some(width), Format::Table, |output| {
+        let mut listing = Listing::new(output, OWNERS);
+        for page in pages {
+            listing.page(
+                page,
+                |path| vec!["7".to_owned(), format!("cgroup {path}"), VERSION.to_owned()],
+                |_| json!(0),
+            )?;
+        }
+        listing.end()
+    })
+}
+
+#[test]
+fn a_table_that_fits_is_left_alone() {
+    let text = "OWNER_ID  OWNER      VERSION\n7         cgroup /a  612370361476542465\n";
+    assert_eq!(fitted(39, &[&["/a"]]), text);
+    assert_eq!(fitted(80, &[&["/a"]]), text);
+}
+
+#[test]
+fn a_long_path_is_wrapped_and_numbers_never_are() {
+    let path = "/system.slice/nginx.service";
+    let text = fitted(50, &[&[path]]);
+    assert!(text.lines().all(|line| line.len() <= 50), "{text}");
+    assert!(text.starts_with("OWNER_ID  OWNER ") && text.contains(VERSION) && !text.contains(path), "{text}");
+    let squeezed: String = text.split_whitespace().filter(|word| *word != VERSION).collect();
+    assert_eq!(squeezed, format!("OWNER_IDOWNERVERSION7cgroup{path}"), "nothing is lost: {text}");
+}
+
+#[test]
+fn where_no_table_fits_every_row_is_a_block() {
+    let block = |path: &str| format!("owner_id  7\nowner     cgroup {path}\nversion   {VERSION}\n");
+    for width in [1, 3, 38] {
+        let text = fitted(width, &[&["/a/b", "/c"], &[], &["/d"]]);
+        assert_eq!(text, [block("/a/b"), block("/c"), block("/d")].join("\n"), "{width}");
+    }
+    assert_eq!(fitted(3, &[&[]]), "OWNER_ID  OWNER  VERSION\n", "who finds nothing sees that it is nothing");
+}
+
+#[test]
+fn a_table_goes_on_as_a_table() {
+    let text = fitted(39, &[&["/a"], &["/much/longer"]]);
+    assert!(text.lines().nth(2).is_some_and(|line| line.starts_with("7  ")), "{text}");
 }

@@ -66,6 +66,16 @@ fn numbers_are_decimal_or_hex_and_in_range() {
 }
 
 #[test]
+fn signed_numbers_are_decimal_and_in_range() {
+    assert_eq!(signed("-9223372036854775808"), Ok(i64::MIN));
+    assert_eq!(signed("9223372036854775807"), Ok(i64::MAX));
+    for text in ["9223372036854775808", "-9223372036854775809", "", "0x1", "--1", "1.5"] {
+        let error = signed(text).expect_err(text);
+        assert!(error.contains("-9223372036854775808 to 9223372036854775807"), "{error}");
+    }
+}
+
+#[test]
 fn files_are_read_up_to_the_limit() {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(&[7; 100]).expect("written");

@@ -94,13 +94,27 @@ fn build(profile_dir: &Path) {
     assert!(cargo.status().expect("cargo runs").success(), "{cargo:?} failed");
 }
 
-/// Whether none of the sources, which cargo names beside the binary, is newer than it.
+/// Whether none of what the server is made of is newer. (Cargo's own record of that is there after `cargo build` only, not
+/// after `cargo test --workspace`, and another build with other features would take minutes.)
 fn is_fresh(binary: &Path) -> bool {
-    let modified = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
-    let Ok(built) = modified(binary) else { return false };
-    let Ok(sources) = fs::read_to_string(binary.with_extension("d")) else { return false };
-    let Some((_, sources)) = sources.split_once(": ") else { return false };
-    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock");
-    let older = |path: &str| modified(Path::new(path)).unwrap_or(SystemTime::now()) <= built;
-    sources.split_whitespace().chain([lock]).all(older)
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let crates = ["rqspinlock", "local-storage", "cpu-executor", "owners", "engine"];
+    let mut sources: Vec<PathBuf> =
+        crates.iter().map(|name| repository.join("crates").join(name).join("src")).collect();
+    sources.extend(
+        ["server/src", "proto/src", "proto/holdfast", "proto/build.rs", "Cargo.lock"].map(|path| repository.join(path)),
+    );
+    modified(binary).is_some_and(|built| sources.iter().all(|path| newest(path) <= Some(built)))
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
+}
+
+/// When the file, or the newest one below the folder, was changed.
+fn newest(path: &Path) -> Option<SystemTime> {
+    match fs::read_dir(path) {
+        Ok(entries) => entries.filter_map(Result::ok).filter_map(|entry| newest(&entry.path())).max(),
+        Err(_) => modified(path),
+    }
 }

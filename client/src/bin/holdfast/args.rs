@@ -25,20 +25,21 @@ const STYLES: Styles = Styles::styled()
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, styles = STYLES, max_term_width = 110, after_help = "\
 Examples:
-  holdfastd                                           # the server, in another terminal
-  holdfast map create tenant --kind task --type u64   # a map: one u64 for each task
-  holdfast update tenant --task $$ --u64 42           # tag this shell
-  holdfast get tenant --task $$                       # 42
-  holdfast list tenant                                # everyone who has a value
-  holdfast owner show $$                              # who this shell is to the server
-  holdfast delete tenant --task $$                    # or leave the shell: its value goes with it
+  holdfastd                                          # in another terminal
+  holdfast map create tenant --kind task --type u64  # one u64 for each task
+  holdfast update tenant --task $$ --u64 42          # tag this shell
+  holdfast get tenant --task $$                      # 42
+  holdfast list tenant                               # all who have a value
+  holdfast owner show $$                             # what the server knows
+  holdfast delete tenant --task $$                   # or leave the shell
 
 Exit codes:
   0  done
-  1  refused by the server: nothing has changed, and stderr has the reason
+  1  refused by the server: nothing has changed; stderr has the reason
   2  wrong usage
   3  cannot connect: nothing was sent
-  4  nobody knows: no answer in time, connection lost, or the answer could not be written
+  4  nobody knows: no answer in time, or connection lost; also if the answer
+     could not be written
 
 Environment:
   HOLDFAST_ENDPOINT  where the server listens, unless --endpoint tells it")]
@@ -99,12 +100,12 @@ Examples:
         after_help = "\
 Examples:
   holdfast get tenant --task 4711
-  holdfast get tenant --task 4711 -v                     # version and owner id, on stderr
+  holdfast get tenant --task 4711 -v                 # and version, owner id
   holdfast get tenant --task 4711 -o json
   holdfast get quota --cgroup /system.slice/nginx.service
-  holdfast get tenant --task 4711 --create               # zeroes, if there is none yet
-  holdfast get tenant --task 4711 --create --u64 42      # 42, if there is none yet
-  holdfast get blob --task 4711 --raw                    # the very bytes, for a file"
+  holdfast get tenant --task 4711 --create           # zeroes if there is none
+  holdfast get tenant --task 4711 --create --u64 42  # 42 if there is none
+  holdfast get blob --task 4711 --raw > value.bin        # the very bytes"
     )]
     Get(GetArgs),
     /// Create an owner's value; refused if there is one
@@ -125,9 +126,11 @@ Prints: version V owner_id N"
         after_help = "\
 Examples:
   holdfast update tenant --task 4711 --u64 43
-  holdfast update tenant --task 4711 --u64 43 --mode exist           # only if there is one
-  holdfast update tenant --task 4711 --u64 43 --expect-version 12    # only if nobody wrote since (compare and swap)
+  holdfast update tenant --task 4711 --u64 43 --mode exist  # if there is one
+  holdfast update tenant --task 4711 --u64 43 --expect-version 12
   holdfast update mask --simulated 7 --hex 00ff00ff
+
+--expect-version is compare and swap: refused if anybody wrote since.
 
 Prints: version V owner_id N"
     )]
@@ -175,13 +178,17 @@ Examples:
 Examples:
   source <(holdfast completion bash)    # for this shell alone
   holdfast completion bash > ~/.local/share/bash-completion/completions/holdfast
-  holdfast completion zsh > ~/.zfunc/_holdfast    # in ~/.zshrc: fpath+=~/.zfunc; autoload -U compinit; compinit
+  holdfast completion zsh > ~/.zfunc/_holdfast    # needs fpath+=~/.zfunc
   holdfast completion fish > ~/.config/fish/completions/holdfast.fish
   holdfast completion elvish >> ~/.config/elvish/rc.elv
   holdfast completion powershell >> $PROFILE
 
-Packages put it into /usr/share/bash-completion/completions/holdfast, /usr/share/zsh/site-functions/_holdfast
-and /usr/share/fish/vendor_completions.d/holdfast.fish.")]
+For zsh, ~/.zshrc has fpath+=~/.zfunc before compinit.
+
+Packages write to:
+  /usr/share/bash-completion/completions/holdfast
+  /usr/share/zsh/site-functions/_holdfast
+  /usr/share/fish/vendor_completions.d/holdfast.fish")]
     Completion {
         /// The shell
         shell: Shell,
@@ -189,8 +196,10 @@ and /usr/share/fish/vendor_completions.d/holdfast.fish.")]
     /// Print the manual page, or write one page for every command
     #[command(after_help = "\
 Examples:
-  holdfast man | man -l -                  # read holdfast(1)
-  holdfast man --dir /usr/share/man/man1   # holdfast.1, holdfast-get.1, holdfast-map-create.1 and so on")]
+  holdfast man | man -l -
+  holdfast man --dir /usr/share/man/man1
+
+Writes: holdfast.1, holdfast-get.1, holdfast-map-create.1 and so on")]
     Man {
         /// Where to write all pages; is made if it is not there
         #[arg(long, value_hint = ValueHint::DirPath)]
@@ -230,7 +239,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   holdfast map free tenant
-  holdfast map free tenant --expect-map-id 3    # not a later map of the same name
+  holdfast map free tenant --expect-map-id 3    # no later one of that name
   holdfast map free tenant --timeout 2m
 
 Prints: freed_elements N")]
@@ -495,7 +504,7 @@ Examples:
     /// Create simulated owners, for load tests (needs holdfastd --allow-simulated-owners)
     #[command(after_help = "\
 Examples:
-  holdfast owner create-simulated --kind task --count 1000           # ids 0 to 999
+  holdfast owner create-simulated --kind task --count 1000  # ids 0 to 999
   holdfast owner create-simulated --kind cgroup --first 7 --count 1
 
 Prints: created N")]
@@ -503,7 +512,7 @@ Prints: created N")]
     /// End simulated owners, with all their values
     #[command(after_help = "\
 Examples:
-  holdfast owner destroy-simulated --kind task --count 1000          # ids 0 to 999
+  holdfast owner destroy-simulated --kind task --count 1000  # ids 0 to 999
   holdfast owner destroy-simulated --kind cgroup --first 7 --count 1
 
 Prints: destroyed N")]

@@ -48,6 +48,8 @@ fn every_command_teaches_by_examples_that_are_right() {
         let examples = examples(&help);
         let own = name.strip_prefix("holdfast").unwrap_or_default().trim();
         assert!(examples.iter().any(|example| example.starts_with(own)), "{name} is in none of {examples:?}");
+        let long = help.lines().find(|line| line.len() > 80);
+        assert_eq!(long, None, "{name}: it would be broken where nobody can copy it");
         for example in examples.iter().map(|example| format!("holdfast {example}")) {
             parse(&example.replace("$$", "4711")).unwrap_or_else(|error| panic!("{name}: {example}\n{error}"));
         }

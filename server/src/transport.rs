@@ -47,7 +47,7 @@ pub use self::listener::{BindError, Listener};
 use crate::authorize::Caller;
 
 /// Calls at a time on one connection.
-pub const MAX_STREAMS: u32 = 1024;
+pub const MAX_STREAMS: u32 = 256;
 /// Bytes of headers that one call may bring.
 pub const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// Resets of streams that are not yet accepted, after which the connection is closed (a flood of resets).

@@ -85,6 +85,7 @@ impl Listener {
             Socket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 // Answers are small and somebody waits for each: 40 ms of Nagle's algorithm are too much.
+                stream.set_nodelay(true)?;
                 Ok(Accepted { stream: Stream::Tcp(stream), caller: Caller::Tcp(peer) })
             }
             Socket::Unix(listener, _) => {
@@ -190,5 +191,26 @@ impl Drop for SocketFile {
         {
             tracing::warn!(%error, path = %self.path.display(), "cannot remove the socket file");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpStream;
+
+    use super::{Accepted, Caller, Endpoint, Listener, Stream};
+
+    /// On the loopback interface it makes no difference that a test could measure.
+    #[tokio::test]
+    async fn answers_are_not_held_back() {
+        let listener = Listener::bind(&Endpoint::Tcp((Ipv4Addr::LOCALHOST, 0).into())).unwrap();
+        let Endpoint::Tcp(address) = *listener.endpoint() else { panic!("TCP") };
+        let client = TcpStream::connect(address).await.unwrap();
+        let Accepted { stream, caller } = listener.accept().await.unwrap();
+        let (Stream::Tcp(stream), Caller::Tcp(peer)) = (stream, caller) else { panic!("TCP") };
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(peer, client.local_addr().unwrap());
     }
 }

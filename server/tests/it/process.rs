@@ -11,7 +11,7 @@ use holdfast_proto::v1::{GetInfoRequest, GetInfoResponse, MapKind};
 use holdfastd::transport::Endpoint;
 use rustix::process::Signal;
 
-use crate::harness::{Api, Process, binary, cgroup, connect, map_of, task};
+use crate::harness::{Api, Process, binary, cgroup, connect, map_of, soon, task};
 use crate::machine::{Cgroups, Sleeper, public_directory, skipped};
 use crate::status_table::refused;
 
@@ -24,9 +24,16 @@ async fn info(process: &Process) -> GetInfoResponse {
 }
 
 /// For what ends by itself.
-fn output(command: &mut Command) -> (Option<i32>, String) {
-    let Output { status, stderr, .. } = command.output().unwrap();
+async fn output(command: Command) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::from(command);
+    let Output { status, stderr, .. } = soon("the end", command.kill_on_drop(true).output()).await.unwrap();
     (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+fn with(arguments: &[&str]) -> Command {
+    let mut command = binary();
+    command.args(arguments);
+    command
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,8 +79,8 @@ async fn flags_come_before_variables_before_the_file() {
     assert_eq!((limits.max_maps, limits.max_owners, limits.max_value_size), (1, 2, 3));
 }
 
-#[test]
-fn wrong_usage_ends_with_2_and_says_what_to_do() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_usage_ends_with_2_and_says_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("holdfast.toml");
     fs::write(&file, "max-maps = 'many'\n").unwrap();
@@ -85,7 +92,7 @@ fn wrong_usage_ends_with_2_and_says_what_to_do() {
         (&["--no-such-flag"], "--no-such-flag"),
     ];
     for (arguments, says) in wrong {
-        let (code, stderr) = output(binary().args(arguments));
+        let (code, stderr) = output(with(arguments)).await;
         assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
         assert!(stderr.contains(says), "{arguments:?}: {stderr}");
     }
@@ -99,7 +106,7 @@ async fn a_taken_place_is_named() {
     let first = Process::spawn(binary().args(["--listen=127.0.0.1:0", "--unix", unix]), 2);
     let Endpoint::Tcp(address) = &first.endpoints[0] else { panic!("TCP first") };
     for (flag, place) in [("--listen", address.to_string()), ("--unix", unix.to_owned())] {
-        let (code, stderr) = output(binary().args([flag, &place]));
+        let (code, stderr) = output(with(&[flag, &place])).await;
         assert_eq!(code, Some(1), "{stderr}");
         assert!(stderr.contains(&place) && stderr.contains("taken") && stderr.contains(flag), "{stderr}");
     }
@@ -119,13 +126,13 @@ async fn a_stale_socket_is_replaced_and_a_file_is_not() {
 
     let file = directory.path().join("notes.txt");
     fs::write(&file, "mine").unwrap();
-    let (code, stderr) = output(binary().args(["--unix", file.to_str().unwrap()]));
+    let (code, stderr) = output(with(&["--unix", file.to_str().unwrap()])).await;
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("notes.txt") && stderr.contains("not a socket"), "{stderr}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
 
     let absent = directory.path().join("absent/h.sock");
-    let (code, stderr) = output(binary().args(["--unix", absent.to_str().unwrap()]));
+    let (code, stderr) = output(with(&["--unix", absent.to_str().unwrap()])).await;
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("absent/h.sock"), "{stderr}");
 }

@@ -149,15 +149,25 @@ async fn lock_timeout() {
 async fn request_deadline() {
     let (server, mut api, Placed { own, other, serial }) =
         two_workers(|config| config.engine.lock_timeout = Duration::from_secs(60)).await;
+    api.task_map("other").await;
     let mut patient = StorageServiceClient::with_origin(patient(), server.origin());
     let timeout = Duration::from_millis(50);
 
-    // In a mailbox.
+    // In a mailbox, whatever it is.
     let (held, body) = hold();
     server.engine.stall_worker(own, body);
     let held = held.wait();
+    let owner = || Some(simulated(1));
     let update = patient.update(within(timeout, put("m", simulated(1), 2)));
     refused(soon("an answer at the deadline", update).await, "REQUEST_DEADLINE");
+    let create = CreateRequest { map: "other".to_owned(), owner: owner().map(Into::into), value: bytes(2) };
+    refused(soon("an answer at the deadline", patient.create(within(timeout, create))).await, "REQUEST_DEADLINE");
+    let mut get = GetRequest { map: "other".to_owned(), owner: owner().map(Into::into), ..GetRequest::default() };
+    get.create_if_missing = true;
+    let get_or_create = patient.get(within(timeout, get.clone()));
+    refused(soon("an answer at the deadline", get_or_create).await, "REQUEST_DEADLINE");
+    let delete = DeleteRequest { map: "m".to_owned(), owner: owner().map(Into::into), ..DeleteRequest::default() };
+    refused(soon("an answer at the deadline", patient.delete(within(timeout, delete))).await, "REQUEST_DEADLINE");
     drop(held);
 
     // Waiting for a lock.
@@ -170,10 +180,19 @@ async fn request_deadline() {
 
     // Passed when it came.
     refused(patient.update(within(Duration::ZERO, put("m", simulated(1), 4))).await, "REQUEST_DEADLINE");
+    get.create_if_missing = false;
+    refused(patient.get(within(Duration::ZERO, get)).await, "REQUEST_DEADLINE");
 
     // None of them has happened, and none happens later.
-    until("the lock is free", async || api.update("m", simulated(1), 5).await.ok()).await;
+    let before = api.get("m", simulated(1)).await.unwrap().version;
+    let next = UpdateRequest { expected_version: Some(before), ..put("m", simulated(1), 5) };
+    let swapped = until("the lock is free", async || match api.storage.update(next.clone()).await {
+        Err(status) if status.code() == Code::Unavailable => None,
+        answer => Some(answer),
+    });
+    swapped.await.unwrap();
     assert_eq!(api.get("m", simulated(1)).await.unwrap().value, bytes(5));
+    refused(api.get("other", simulated(1)).await, "ELEMENT_NOT_FOUND");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

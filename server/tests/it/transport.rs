@@ -5,14 +5,16 @@ use std::time::Duration;
 use holdfast_proto::v1::{GetMapRequest, MapKind};
 use tonic::Code;
 
-use crate::harness::{Server, bytes, hold, put, simulated, soon, until};
+use crate::harness::{Api, Server, bytes, connect, hold, put, simulated, soon, until};
 use crate::raw::{GOAWAY, PING, PREFACE, Raw};
 
 /// Short enough to wait for.
 const SHORT: Duration = Duration::from_millis(100);
 
+/// On another connection: the one in question may be gone for what was done on it.
 async fn still_serves(server: &Server) {
-    soon("an answer", server.api().stats()).await;
+    let mut api = Api::new(connect(&server.endpoints[0]).await);
+    soon("an answer", api.stats()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,17 +90,19 @@ async fn who_is_told_to_go_away_can_come_back() {
     api.task_map("m").await;
     api.simulate(MapKind::Task, 1, 1).await;
     let began = std::time::Instant::now();
-    let mut answered = 0;
+    let mut written = 0;
     while began.elapsed() < 8 * SHORT {
-        // hyper's client gives back a call that it was handed in the very moment of the GOAWAY; the next one connects anew.
-        let answer = match api.update("m", simulated(1), 1).await {
-            Err(status) if status.code() == Code::Cancelled => api.update("m", simulated(1), 1).await,
-            answer => answer,
-        };
-        answer.unwrap();
-        answered += 1;
+        if let Err(status) = api.update("m", simulated(1), written + 1).await {
+            // A call that the client was handed in the very moment of the GOAWAY comes back unsent. What the server has
+            // begun it has answered.
+            assert!([Code::Cancelled, Code::Internal, Code::Unavailable].contains(&status.code()), "{status:?}");
+            let next = api.get("m", simulated(1)).await;
+            assert_eq!(next.map_or(bytes(0), |got| got.value), bytes(written), "{status:?}");
+            continue;
+        }
+        written += 1;
     }
-    assert!(answered > 0);
+    assert!(written > 0);
     until("the old connections are gone", async || (api.stats().await.connections == 1).then_some(())).await;
 }
 
@@ -130,20 +134,6 @@ async fn a_flood_of_headers_costs_its_sender_the_call() {
     let status = soon("a refusal", api.maps.get_map(request)).await.unwrap_err();
     assert_ne!(status.code(), Code::NotFound, "it was not even looked at");
     still_serves(&server).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_are_not_held_back() {
-    let server = Server::start().await;
-    let mut api = server.api();
-    api.task_map("m").await;
-    api.simulate(MapKind::Task, 1, 1).await;
-    // Nagle's algorithm against delayed acknowledgements would take 40 ms each.
-    let began = std::time::Instant::now();
-    for value in 0..100 {
-        api.update("m", simulated(1), value).await.unwrap();
-    }
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,11 +57,12 @@ impl ManualClock {
         ManualClock { base: Instant::now(), offset_ns: AtomicU64::new(0) }
     }
 
-    /// Moves the clock forward, for every thread that shares it.
+    /// Moves the clock forward, for every thread that shares it. Who sees the new time also sees what
+    /// this thread has done before.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        // Relaxed: the clock orders nothing but itself.
-        let _ = self.offset_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_add(by)));
+        // Release, and Acquire in `now`: who sees the new time sees what was done before it came.
+        let _ = self.offset_ns.fetch_update(Ordering::Release, Ordering::Relaxed, |now| Some(now.saturating_add(by)));
     }
 }
 
@@ -73,7 +74,7 @@ impl Default for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Instant {
-        let offset = Duration::from_nanos(self.offset_ns.load(Ordering::Relaxed));
+        let offset = Duration::from_nanos(self.offset_ns.load(Ordering::Acquire));
         // An Instant can be at the end of its range only after centuries of `advance`.
         self.base.checked_add(offset).unwrap_or(self.base)
     }

@@ -24,9 +24,9 @@
 //!                    the old tail "flushed" ------------------------- TimedOut
 //! ```
 //!
-//! Who may do what: only the head sets and clears *pending*, only the head looks at the clock, and
-//! only a head that leaves tells another node anything. A queued waiter does nothing but wait for
-//! its own node.
+//! Who may do what: only the head sets and clears *pending*, and only a head that leaves tells another
+//! node anything. A queued waiter does nothing but wait for its own node; it does not look at the
+//! clock, which the head does for all.
 //!
 //! The difference to Linux is the head: there a second contender waits on a pending bit without a
 //! node, and a queue cannot be overtaken. Here everyone may steal a free lock until the head has
@@ -130,10 +130,10 @@ impl Waiter<'_> {
 
     /// ENTER: joins the queue; true if there was none, so that we are its head.
     fn enter(&self, seat: &Seat<'_>) -> bool {
-        self.cpu.counters().queued.bump();
         // Q1: publishes the reset of our node to who comes behind us, and shows us the node of who
         // is before us, or what the last head did.
         let before = self.lock.word.update(Ordering::AcqRel, |word| word.queued(Some(seat.tail)));
+        self.cpu.counters().queued.bump();
         if let Some(predecessor) = before.tail() {
             registry().node(predecessor).link(seat.tail);
         }

@@ -36,7 +36,6 @@ mod real {
     }
 
     /// Nothing: only the models watch who touches what.
-    #[derive(Default)]
     pub(crate) struct Witness;
 
     impl Witness {

@@ -13,6 +13,8 @@ mod harness;
 pub(crate) mod loom;
 #[cfg(not(loom))]
 mod stress;
+#[cfg(not(loom))]
+mod waits;
 
 /// Nobody holds the lock, nobody waits, and nothing is left in its word.
 pub(crate) fn assert_at_rest(lock: &RawRqSpinLock) {

@@ -10,18 +10,18 @@ use super::harness::{Party, wait_until, watchdog};
 use crate::word::Word;
 use crate::{Clock, Cpu, Cycle, DEFAULT_TIMEOUT, LockError, ManualClock, RqSpinLock};
 
-const MS: Duration = Duration::from_millis(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
 
-fn time() -> Arc<ManualClock> {
+pub(super) fn time() -> Arc<ManualClock> {
     Arc::new(ManualClock::new())
 }
 
-fn cpu_by(time: &Arc<ManualClock>) -> Cpu {
+pub(super) fn cpu_by(time: &Arc<ManualClock>) -> Cpu {
     Cpu::builder().clock(Arc::clone(time)).register().unwrap()
 }
 
 /// Locks and releases; what came of it.
-fn pass(lock: &RqSpinLock<u64>, cpu: &Cpu) -> Result<(), LockError> {
+pub(super) fn pass(lock: &RqSpinLock<u64>, cpu: &Cpu) -> Result<(), LockError> {
     *lock.lock(cpu)? += 1;
     Ok(())
 }
@@ -120,7 +120,7 @@ fn abba_before_queueing() {
             let _a = A.lock(cpu).unwrap();
             pass(&B, cpu)
         });
-        other.wait_queued(1);
+        other.wait_queued(&B);
         let cycle = Cycle::Abba { wanted: B.id(), other: other.id };
         assert_eq!(A.lock(&cpu).unwrap_err(), LockError::Deadlock(cycle));
         drop(b);
@@ -145,7 +145,7 @@ fn deadlocked_head(a: &'static RqSpinLock<u64>, b: &'static RqSpinLock<u64>, wai
     let behind: Vec<_> = (0..waiters)
         .map(|_| {
             let waiter = Party::start(&time, |cpu| pass(b, cpu));
-            waiter.wait_queued(1);
+            waiter.wait_queued(b);
             waiter
         })
         .collect();
@@ -337,7 +337,7 @@ fn timed_out_head_with_waiters() {
         let parties: Vec<_> = (0..8)
             .map(|_| {
                 let party = Party::start(&time, |cpu| pass(&LOCK, cpu));
-                party.wait_queued(1);
+                party.wait_queued(&LOCK);
                 party
             })
             .collect();
@@ -376,13 +376,15 @@ fn retry_after_a_flush() {
                     assert_eq!(pass(&LOCK, cpu), Err(LockError::TimedOut));
                     pass(&LOCK, cpu)
                 });
-                party.wait_queued(1);
+                party.wait_queued(&LOCK);
                 party
             })
             .collect();
         parties[0].wait_look();
         time.advance(DEFAULT_TIMEOUT);
-        parties.iter().for_each(|party| party.wait_queued(2));
+        for party in &parties {
+            wait_until("it is back in a queue", || party.events.snapshot().queued == 2);
+        }
         // Whichever is head now: it has looked at the clock since all are here.
         let looks = |parties: &[Party<_>]| parties.iter().map(Party::looks).sum::<u64>();
         let look_again = || {
@@ -435,10 +437,9 @@ fn nesting_5() {
         let mut guards: Vec<_> = NESTED.iter().map(|lock| lock.lock(&cpu).unwrap()).collect();
         let waiter = thread::spawn(|| {
             CPU.with(|cpu| {
-                let cpu = cpu.get_or_init(|| {
-                    let long = Duration::from_secs(1000);
-                    Cpu::builder().timeout(long).clock(NestingClock).register().unwrap()
-                });
+                let long = Duration::from_secs(1000);
+                cpu.set(Cpu::builder().timeout(long).clock(NestingClock).register().unwrap()).unwrap();
+                let cpu = cpu.get().unwrap();
                 pass(&NESTED[0], cpu).unwrap();
                 assert!(cpu.is_idle());
                 cpu.events().snapshot()
@@ -508,107 +509,5 @@ fn give_up_against_newcomers() {
         }
         assert_at_rest(LOCK.raw());
         assert_eq!(*LOCK.lock(&Cpu::register().unwrap()).unwrap(), passed);
-    });
-}
-
-/// The head's own deadline is nobody else's: the next one becomes head and waits on.
-#[test]
-fn a_deadline_ends_one_wait_only() {
-    static LOCK: RqSpinLock<u64> = RqSpinLock::new(0);
-    watchdog("a_deadline_ends_one_wait_only", || {
-        let time = time();
-        let cpu = cpu_by(&time);
-        let held = LOCK.lock(&cpu).unwrap();
-        let deadline = time.now() + 10 * MS;
-        let head = Party::start(&time, move |cpu| LOCK.lock_until(cpu, deadline).err());
-        head.wait_queued(1);
-        let second = Party::start(&time, |cpu| pass(&LOCK, cpu));
-        second.wait_queued(1);
-        time.advance(10 * MS);
-        assert_eq!(head.join(), Some(LockError::DeadlinePassed));
-        second.wait_look();
-        drop(held);
-        assert_eq!(second.join(), Ok(()));
-        assert_eq!(LOCK.lock_until(&cpu, deadline).map(|guard| *guard), Ok(1), "a free lock needs no time");
-        assert_at_rest(LOCK.raw());
-    });
-}
-
-/// In the queue nobody looks at the time: the deadline is noticed on becoming head.
-#[test]
-fn a_queued_waiter_notices_its_deadline_as_head() {
-    static LOCK: RqSpinLock<u64> = RqSpinLock::new(0);
-    watchdog("a_queued_waiter_notices_its_deadline_as_head", || {
-        let time = time();
-        let cpu = cpu_by(&time);
-        let held = LOCK.lock(&cpu).unwrap();
-        let head = Party::start(&time, |cpu| pass(&LOCK, cpu));
-        head.wait_look();
-        let deadline = time.now() + 10 * MS;
-        let second = Party::start(&time, move |cpu| LOCK.lock_until(cpu, deadline).err());
-        second.wait_queued(1);
-        // Behind the second, so that it has somebody to hand on to.
-        let third = Party::start(&time, |cpu| pass(&LOCK, cpu));
-        third.wait_queued(1);
-        time.advance(20 * MS);
-        head.wait_look();
-        head.wait_look();
-        assert!(second.is_waiting(), "it is not head yet");
-        // Now the time of the head is up and takes the second with it: a flush goes before.
-        time.advance(DEFAULT_TIMEOUT);
-        assert_eq!(head.join(), Err(LockError::TimedOut));
-        assert_eq!(second.join(), Some(LockError::TimedOut));
-        assert_eq!(third.join(), Err(LockError::TimedOut));
-
-        let deadline = time.now() + 10 * MS;
-        let head = Party::start(&time, move |cpu| LOCK.lock_until(cpu, deadline).err());
-        head.wait_queued(1);
-        let second = Party::start(&time, move |cpu| LOCK.lock_until(cpu, deadline).err());
-        second.wait_queued(1);
-        time.advance(10 * MS);
-        assert_eq!(head.join(), Some(LockError::DeadlinePassed));
-        assert_eq!(second.join(), Some(LockError::DeadlinePassed));
-        assert_eq!(LOCK.raw().word.peek(), Word::HELD);
-        drop(held);
-    });
-}
-
-#[test]
-fn a_deadline_in_the_past_does_not_queue() {
-    watchdog("a_deadline_in_the_past_does_not_queue", || {
-        let lock = Arc::new(RqSpinLock::new(0_u64));
-        let cpu = Cpu::register().unwrap();
-        let held = lock.lock(&cpu).unwrap();
-        let time = time();
-        let party = {
-            let (lock, now) = (Arc::clone(&lock), time.now());
-            Party::start(&time, move |cpu| lock.lock_until(cpu, now).err())
-        };
-        let events = party.events.clone();
-        assert_eq!(party.join(), Some(LockError::DeadlinePassed));
-        assert_eq!(events.snapshot().queued, 0);
-        drop(held);
-    });
-}
-
-/// Among those in the queue it is first come, first served.
-#[test]
-fn queued_waiters_are_served_in_order() {
-    static LOCK: RqSpinLock<Vec<usize>> = RqSpinLock::new(Vec::new());
-    watchdog("queued_waiters_are_served_in_order", || {
-        let time = time();
-        let cpu = cpu_by(&time);
-        let held = LOCK.lock(&cpu).unwrap();
-        let parties: Vec<_> = (0..8)
-            .map(|n| {
-                let party = Party::start(&time, move |cpu| LOCK.lock(cpu).unwrap().push(n));
-                let tail = || LOCK.raw().word.peek().tail().map(|tail| tail.cpu());
-                wait_until("it is the last of the queue", || tail() == Some(party.id));
-                party
-            })
-            .collect();
-        drop(held);
-        parties.into_iter().for_each(Party::join);
-        assert_eq!(*LOCK.lock(&cpu).unwrap(), (0..8).collect::<Vec<_>>());
     });
 }

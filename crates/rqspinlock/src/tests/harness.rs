@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{Clock, Cpu, CpuId, EventsHandle, ManualClock};
+use crate::{Clock, Cpu, CpuId, EventsHandle, ManualClock, RqSpinLock};
 
 /// Far more than any case needs on a busy machine, and far less than for ever.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -90,9 +90,10 @@ impl<R: Send + 'static> Party<R> {
         self.looks.load(Ordering::Acquire)
     }
 
-    /// Waits until it is in a queue for the `times`-th time.
-    pub(super) fn wait_queued(&self, times: u64) {
-        wait_until("it has joined the queue", || self.events.snapshot().queued >= times);
+    /// Waits until it is the last in the queue for `lock`, so that who starts next is behind it.
+    pub(super) fn wait_queued<T>(&self, lock: &RqSpinLock<T>) {
+        let tail = || lock.raw().word.peek().tail();
+        wait_until("it has joined the queue", || tail().is_some_and(|tail| tail.cpu() == self.id));
     }
 
     /// Waits until it is head and has looked at the clock since it was asked.

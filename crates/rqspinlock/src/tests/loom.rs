@@ -14,9 +14,9 @@
 //! | `slow::loom::flush_of_three` | the same for a node in the middle of the queue |
 //! | [`one_of_two_sees_abba`] | two Cpus that want each other's lock are not both overlooked |
 //!
-//! Every model ends with the word, the tables and the nodes at rest, and in all of them a witness
-//! in the lock (`sync.rs`) checks that there is one head at a time and that each happens after
-//! the one before it.
+//! Every model ends with the word, the tables and the nodes at rest. In all of them witnesses
+//! (`sync.rs`) check that there is one head at a time, that each happens after the one before it,
+//! that nobody is at a node when its owner uses it again, and that pending is the head's.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -30,8 +30,8 @@ use crate::{Clock, Cpu, Cycle, Events, Guard, LockError, RqSpinLock};
 
 /// Runs `body` in every schedule with at most `preemptions` preemptions.
 ///
-/// `body` says which of `outcomes` its schedule came to, by their bits, and each must be one of
-/// some schedule: a model that never gets to what it is about would prove nothing.
+/// `body` says which of `outcomes` its schedule came to, and each must come up in some schedule: a
+/// model that never gets to what it is about would prove nothing.
 pub(crate) fn model<const N: usize>(
     name: &str,
     preemptions: usize,
@@ -39,8 +39,7 @@ pub(crate) fn model<const N: usize>(
     body: impl Fn() -> [bool; N] + Send + Sync + 'static,
 ) {
     let mut builder = loom::model::Builder::new();
-    // LOOM_MAX_PREEMPTIONS goes first: three take minutes a model, and find what two find.
-    builder.max_branches = 10_000;
+    // LOOM_MAX_PREEMPTIONS goes first, for who has the time: one more takes ten times as long.
     builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     let schedules = std::sync::Arc::new(AtomicU32::new(0));
     let seen: std::sync::Arc<[AtomicU32; N]> = std::sync::Arc::new(std::array::from_fn(|_| AtomicU32::new(0)));

@@ -139,8 +139,9 @@ pub(crate) struct Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // What it guards may be half done: nobody sees it. The Cpu ends with its thread while it holds the lock, and
-            // whoever waits gets TimedOut.
+            // What it guards may be half done, so nobody sees it: whoever waits gets TimedOut. (No destructor in here takes a
+            // lock, so the panic began while this one was held.)
+            self.lock.abandon(self.cpu);
             return;
         }
         // SAFETY: acquired with this Cpu in `lock` or `try_lock`, and given back once, here.

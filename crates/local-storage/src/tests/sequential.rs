@@ -239,6 +239,26 @@ fn a_free_that_is_refused_a_bucket_is_not_done_before_it_has_closed_it() {
 }
 
 #[test]
+fn a_panic_under_a_lock_leaves_it_to_time_out_and_readers_go_on() {
+    let (cx, owner, map) = (context(0), TestOwner::new(), map(1, 10));
+    map.update(&cx, &owner, b"a", Mode::Any, None).unwrap();
+    let bucket = (owner.id % map.buckets() as u64) as usize;
+    let panicked = std::thread::scope(|scope| {
+        let holder = scope.spawn(|| {
+            let cx = context(1);
+            let _held = map.lock(bucket, &cx).unwrap();
+            panic!("on purpose, with a bucket's lock held");
+        });
+        holder.join().is_err()
+    });
+    assert!(panicked);
+    let refused = map.update(&cx, &owner, b"b", Mode::Any, None);
+    let timed_out = |refusal: &Refusal| refusal.error == rqspinlock::LockError::TimedOut;
+    assert!(matches!(&refused, Err(UpdateError::Lock(refusal)) if timed_out(refusal)), "{refused:?}");
+    assert_eq!(map.lookup(&owner).unwrap().bytes, b"a");
+}
+
+#[test]
 fn the_index_is_rebuilt_when_maps_come_and_go_and_stays_small() {
     let (cx, owner, stays) = (context(0), TestOwner::new(), map(8, 10));
     stays.update(&cx, &owner, &[7; 8], Mode::Any, None).unwrap();

@@ -34,9 +34,6 @@ pub(crate) const CONNECTIONS: usize = 16_384;
 /// Descriptors for everything but connections and owners: listeners, epoll, files of /proc that are read.
 const OTHER_DESCRIPTORS: u64 = 256;
 
-/// The engine's bound on one call, for GetInfo.
-const SIMULATED_PER_CALL: u64 = 1_000_000;
-
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -243,7 +240,7 @@ fn limits(config: &Config, descriptors: &Descriptors) -> Limits {
         max_elements: u64::MAX,
         default_max_elements: engine.default_max_elements,
         max_owners: engine.owners.max_owners as u64,
-        max_simulated_per_call: SIMULATED_PER_CALL,
+        max_simulated_per_call: engine::SIMULATED_PER_CALL,
         max_page_size: pages::MAX_SIZE as i32,
         default_page_size: pages::DEFAULT_SIZE as i32,
         max_message_bytes: config.max_message_size as u64,

@@ -22,7 +22,7 @@ use crate::worker::{Done, Gauges, Op, OwnerHandle, Reply, Shared, Storage, Worke
 /// About how many bytes of value a page of a listing holds at most.
 const PAGE_BYTES: usize = 1 << 20;
 /// How many simulated owners one call may make or end.
-const SIMULATED_PER_CALL: u64 = 1_000_000;
+pub const SIMULATED_PER_CALL: u64 = 1_000_000;
 /// How many owners one destroy operation takes: some 100 us of a worker's time.
 const DESTROY_CHUNK: usize = 256;
 /// Buckets that every map has at least, for each worker.
@@ -151,6 +151,11 @@ impl Engine {
     /// A map as it is now. Refused: `MapNotFound`.
     pub fn get_map(&self, name: &str) -> Result<MapInfo, Error> {
         Ok(self.0.shared.maps.find(name)?.info())
+    }
+
+    /// Whose values a map holds. Refused: as [`Engine::get_map`].
+    pub fn map_kind(&self, name: &str) -> Result<OwnerKind, Error> {
+        Ok(self.0.shared.maps.find(name)?.spec.kind)
     }
 
     /// At most `limit` maps with ids above `after`, in the order of their ids.

@@ -23,7 +23,7 @@ mod refusal;
 mod types;
 mod worker;
 
-pub use crate::engine::{Config, Engine, StartError};
+pub use crate::engine::{Config, Engine, SIMULATED_PER_CALL, StartError};
 /// For whoever configures an engine: where its threads may go.
 pub use cpu_executor;
 pub use cpu_executor::WorkerInfo;

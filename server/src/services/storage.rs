@@ -33,7 +33,7 @@ impl Service {
         owner: Option<impl Into<holdfast_proto::OwnerRef>>,
         caller: &Caller,
     ) -> Result<OwnerRef, Status> {
-        convert::owner(owner, caller, || Ok(self.0.engine.get_map(map).map_err(refused_here)?.spec.kind))
+        convert::owner(owner, caller, || self.0.engine.map_kind(map).map_err(refused_here))
     }
 
     /// The engine bounds the bytes of the values; names of owners may be long too, and then a page gets shorter.

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
 use crate::job::{Job, Tally};
-use crate::{deny, e2e, examples, ghz, lint, loom, proto, test};
+use crate::{container, deny, e2e, examples, ghz, lint, loom, proto, test};
 
 // One step, in the order in which `ci` runs them. The tests come first: they build what others
 // reuse. The release build comes last: it takes longest. (Not a doc comment: clap would print it
@@ -35,6 +35,8 @@ pub enum Step {
     Ghz,
     /// Run the example clients in Python and Go against a release build
     Examples,
+    /// Build the container image and use it from outside, under every setting that deploy/ tells of (podman)
+    Container,
 }
 
 impl Step {
@@ -50,6 +52,7 @@ impl Step {
             Self::E2e => e2e::run(job),
             Self::Ghz => ghz::step(job),
             Self::Examples => examples::run(job),
+            Self::Container => container::run(job),
         }
     }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod container;
 mod deny;
 mod e2e;
 mod examples;

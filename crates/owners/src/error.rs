@@ -51,7 +51,7 @@ pub enum OwnerError {
     },
 
     /// The path belongs to a cgroup v1 hierarchy, which has no owners.
-    #[error("cgroup.path: {path:?} is under the cgroup v1 mount {mount:?}: only cgroup v2 directories are owners")]
+    #[error("{path:?} is under the cgroup v1 mount {mount:?}: only cgroup v2 directories are owners")]
     V1Cgroup {
         /// The path as given.
         path: String,

@@ -238,6 +238,28 @@ fn a_free_that_is_refused_a_bucket_is_not_done_before_it_has_closed_it() {
     }
 }
 
+/// The slot's own reference, and the two that each element holds, go with what they were for.
+#[test]
+fn a_storage_and_a_map_are_let_go_of() {
+    let (cx, map) = (context(0), map(1, 10));
+    for owner_leaves in [false, true] {
+        let owner = TestOwner::new();
+        map.update(&cx, &owner, b"1", Mode::Any, None).unwrap();
+        map.update(&cx, &owner, b"2", Mode::Any, None).unwrap();
+        let Found::Storage(storage) = owner.slot.find() else { panic!("it has an element") };
+        match owner_leaves {
+            true => destroy(&cx, &owner),
+            false => drop(map.delete(&cx, &owner, None).unwrap()),
+        }
+        let limit = Instant::now() + Duration::from_secs(30);
+        while (Arc::strong_count(&storage), Arc::strong_count(&map)) != (1, 1) {
+            assert!(Instant::now() < limit, "{} {}", Arc::strong_count(&storage), Arc::strong_count(&map));
+            collect();
+            std::thread::yield_now();
+        }
+    }
+}
+
 #[test]
 fn a_panic_under_a_lock_leaves_it_to_time_out_and_readers_go_on() {
     let (cx, owner, map) = (context(0), TestOwner::new(), map(1, 10));

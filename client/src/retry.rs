@@ -89,6 +89,7 @@ fn may_pass(reason: Reason) -> bool {
         | Reason::InvalidMode
         | Reason::InvalidPageSize
         | Reason::InvalidPageToken
+        | Reason::InvalidMessage
         | Reason::PermissionDenied
         | Reason::SimulatedOwnersOff
         | Reason::Internal => false,

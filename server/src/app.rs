@@ -79,6 +79,7 @@ impl App {
         let limits = limits(&config, &descriptors);
         let simulated_owners = config.engine.owners.simulated;
         let engine = Engine::start(engine_config(&config, &descriptors)?)?;
+        let transfer_timeout = config.transport.transfer_timeout;
         let connections = Connections::new(config.transport, descriptors.connections);
         let about = About {
             instance_id: instance_id(),
@@ -92,7 +93,8 @@ impl App {
         for service in services::NAMES {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
-        let calls = Calls::new(routes(&node, &health, config.max_message_size)?, config.max_message_size);
+        let calls =
+            Calls::new(routes(&node, &health, config.max_message_size)?, config.max_message_size, transfer_timeout);
         Ok(App { node, listeners, calls, health, drain: config.drain })
     }
 

@@ -3,9 +3,12 @@
 //! 1. A span tells method and caller to everything that is logged on the way.
 //! 2. While the server drains, calls of our own services are refused with SHUTTING_DOWN. Health and reflection answer.
 //! 3. `grpc-timeout` becomes a [`Deadline`]; one that has passed is refused here.
-//! 4. tonic's routes lead to the handler, which finds the [`Caller`] and the [`Deadline`] in the request's extensions.
-//! 5. A panic becomes INTERNAL. The incident behind any INTERNAL of ours is logged, with the number that the caller gets.
-//! 6. tonic's refusal of a message that is too large gets its reason.
+//! 4. The request's message must be [`Arriving`] before that, and within the time that any message may take.
+//! 5. tonic's routes lead to the handler, which finds the [`Caller`] and the [`Deadline`] in the request's extensions.
+//! 6. A panic becomes INTERNAL. The incident behind any INTERNAL of ours is logged, with the number that the caller gets.
+//! 7. tonic's refusals of messages, those that are too large and those that are none, get their reasons.
+
+mod arriving;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,18 +19,22 @@ use futures_util::FutureExt;
 use holdfast_proto::v1::Reason;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 use tower::ServiceExt;
 use tracing::Instrument;
 
+use self::arriving::Arriving;
 use crate::authorize::Caller;
 use crate::status::{self, Incident};
 use crate::transport::Handler;
 
 /// Calls of our own services begin so.
 const OUR_SERVICES: &str = "/holdfast.v1.";
+
+/// Calls that are conversations: how long they last is their parties' business.
+const STREAMS: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."];
 
 const TIMEOUT: &str = "grpc-timeout";
 
@@ -43,15 +50,17 @@ pub struct Calls(Arc<Shared>);
 struct Shared {
     routes: Routes,
     max_message_size: usize,
+    /// How long the message of a request may take.
+    transfer_timeout: Duration,
     draining: AtomicBool,
     in_flight: AtomicUsize,
 }
 
 impl Calls {
     /// The way to these routes.
-    pub fn new(routes: Routes, max_message_size: usize) -> Self {
+    pub fn new(routes: Routes, max_message_size: usize, transfer_timeout: Duration) -> Self {
         let (draining, in_flight) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self(Arc::new(Shared { routes: routes.prepare(), max_message_size, draining, in_flight }))
+        Self(Arc::new(Shared { routes: routes.prepare(), max_message_size, transfer_timeout, draining, in_flight }))
     }
 
     /// Refuses calls of our own services from now on.
@@ -72,6 +81,10 @@ impl Handler for Calls {
         let span = tracing::debug_span!("call", method = request.uri().path(), %caller);
         self.0.answer(caller, request).instrument(span).await
     }
+
+    fn is_stream(path: &str) -> bool {
+        STREAMS.iter().any(|stream| path.starts_with(stream))
+    }
 }
 
 impl Shared {
@@ -79,10 +92,16 @@ impl Shared {
         let began = Instant::now();
         let _counted = InFlight::new(&self.in_flight);
         let method = request.uri().clone();
-        if let Err(status) = self.admit(&mut request, began) {
-            return status.into_http();
-        }
+        let deadline = match self.admit(&request, began) {
+            Ok(deadline) => deadline,
+            Err(status) => return status.into_http(),
+        };
+        request.extensions_mut().insert(deadline);
         request.extensions_mut().insert(caller.clone());
+        let request = match Calls::is_stream(method.path()) {
+            true => request.map(Body::new),
+            false => request.map(|body| Body::new(self.arriving(body, deadline, began))),
+        };
         let answering = AssertUnwindSafe(self.routes.clone().oneshot(request)).catch_unwind();
         let response = match answering.await {
             Ok(Ok(response)) => response,
@@ -92,14 +111,21 @@ impl Shared {
         self.finish(response, &method, &caller, began)
     }
 
-    fn admit(&self, request: &mut Request<Incoming>, now: Instant) -> Result<(), Status> {
+    fn admit(&self, request: &Request<Incoming>, now: Instant) -> Result<Deadline, Status> {
         // Relaxed: see `Calls::refuse`.
         if self.draining.load(Ordering::Relaxed) && request.uri().path().starts_with(OUR_SERVICES) {
             return Err(status::shutting_down());
         }
-        let deadline = deadline(request.headers(), now)?;
-        request.extensions_mut().insert(deadline);
-        Ok(())
+        deadline(request.headers(), now)
+    }
+
+    /// The body, bounded by whichever comes first.
+    fn arriving(&self, body: Incoming, Deadline(deadline): Deadline, now: Instant) -> Arriving {
+        let latest = now + self.transfer_timeout;
+        match deadline {
+            Some(deadline) if deadline < latest => Arriving::new(body, deadline.into(), status::deadline_passed),
+            _ => Arriving::new(body, latest.into(), status::message_too_late),
+        }
     }
 
     fn finish(&self, response: Response<Body>, method: &Uri, caller: &Caller, began: Instant) -> Response<Body> {
@@ -112,11 +138,14 @@ impl Shared {
         if let Some(Incident { id, problem }) = Incident::of(status) {
             tracing::error!(incident = id, method = method.path(), %caller, "{problem}");
         }
-        // Nothing but tonic's decoder says OUT_OF_RANGE, and only for this.
-        if status.code() == tonic::Code::OutOfRange {
-            return status::message_too_large(self.max_message_size).into_http();
+        match status.code() {
+            // Nothing but tonic's decoder says OUT_OF_RANGE, and only for this.
+            Code::OutOfRange => status::message_too_large(self.max_message_size).into_http(),
+            // What a handler calls internal has its incident in the details. Without: tonic's word for a message that it
+            // cannot decode, or that is not there.
+            Code::Internal if status.details().is_empty() => status::invalid_message(status.message()).into_http(),
+            _ => response,
         }
-        response
     }
 }
 

@@ -216,6 +216,11 @@ impl Options {
         transport.max_age = seconds_or_never(self.max_connection_age_s, transport.max_age, "max-connection-age-s")?;
         transport.keep_alive_interval =
             seconds_or_never(self.keep_alive_interval_s, transport.keep_alive_interval, "keep-alive-interval-s")?;
+        if let Some(timeout) = seconds_or_never(self.transfer_timeout_s, None, "transfer-timeout-s")? {
+            transport.transfer_timeout = timeout;
+        } else if self.transfer_timeout_s.is_some() {
+            return Err(wrong("transfer-timeout-s", "0 lets no message through: give a second at least"));
+        }
         if let Some(timeout) = seconds_or_never(self.keep_alive_timeout_s, None, "keep-alive-timeout-s")? {
             transport.keep_alive_timeout = timeout;
         } else if self.keep_alive_timeout_s.is_some() {

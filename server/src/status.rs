@@ -154,6 +154,19 @@ pub fn deadline_passed() -> Status {
     refused(Error::DeadlinePassed)
 }
 
+/// The message had not come when its time was up.
+pub fn message_too_late() -> Status {
+    let message = "the request's message did not come in time: send it faster, or start the server with a higher \
+                   --transfer-timeout-s";
+    Refusal::new(Code::DeadlineExceeded, Reason::RequestDeadline).status(message.to_owned())
+}
+
+/// The message is none: bytes that do not decode, or no bytes where there must be a message.
+pub fn invalid_message(problem: &str) -> Status {
+    let problem = format!("it is not one whole message of this call's type: {problem}");
+    invalid(Reason::InvalidMessage, "request", &problem)
+}
+
 /// The server is going down.
 pub fn shutting_down() -> Status {
     Refusal::new(Code::Unavailable, Reason::ShuttingDown)

@@ -21,11 +21,13 @@
 //! # Bounds
 //!
 //! Connections: [`Config::max_connections`]; the next one is closed at once, so that its client hears of it. On each:
-//! [`MAX_STREAMS`] calls at a time, header lists of [`MAX_HEADER_LIST`] bytes, and the limits of h2 on resets. Where the
+//! [`MAX_STREAMS`] calls at a time, header lists of [`MAX_HEADER_LIST`] bytes, the limits of h2 on resets, and
+//! [`Config::transfer_timeout`] for each message, in and out. Where the
 //! process runs out of descriptors, accepting pauses instead of spinning.
 
 mod connection;
 mod listener;
+mod streams;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -71,6 +73,8 @@ pub struct Config {
     pub keep_alive_interval: Option<Duration>,
     /// How long the answer to a ping may take.
     pub keep_alive_timeout: Duration,
+    /// How long the message of a request may take to come, and that of an answer to be taken.
+    pub transfer_timeout: Duration,
 }
 
 impl Default for Config {
@@ -82,6 +86,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(10),
             keep_alive_interval: Some(Duration::from_secs(60)),
             keep_alive_timeout: Duration::from_secs(20),
+            transfer_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -109,6 +114,9 @@ impl fmt::Display for Endpoint {
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers one call.
     fn answer(self, caller: Caller, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
+
+    /// Whether the answer to calls of this path may take as long as it takes.
+    fn is_stream(path: &str) -> bool;
 }
 
 /// All connections of a server, from its listeners to the last one's end. Cloning gives another handle.

@@ -152,6 +152,12 @@ pub struct Options {
     #[arg(long, env = "HOLDFAST_KEEP_ALIVE_TIMEOUT_S", value_name = "S")]
     pub keep_alive_timeout_s: Option<u64>,
 
+    /// Give the message of a request so many seconds to come, and that of an answer to be taken. [default: 30]
+    ///
+    /// A request whose message is late is refused (REQUEST_DEADLINE); an answer that is not taken is dropped.
+    #[arg(long, env = "HOLDFAST_TRANSFER_TIMEOUT_S", value_name = "S")]
+    pub transfer_timeout_s: Option<u64>,
+
     /// After SIGTERM, keep answering for so many milliseconds that the server is going (SHUTTING_DOWN). [default: 500]
     ///
     /// Health answers NOT_SERVING meanwhile, so that load balancers and probes learn of it.
@@ -194,6 +200,7 @@ impl Options {
             max_connection_age_s: self.max_connection_age_s.or(other.max_connection_age_s),
             keep_alive_interval_s: self.keep_alive_interval_s.or(other.keep_alive_interval_s),
             keep_alive_timeout_s: self.keep_alive_timeout_s.or(other.keep_alive_timeout_s),
+            transfer_timeout_s: self.transfer_timeout_s.or(other.transfer_timeout_s),
             drain_notice_ms: self.drain_notice_ms.or(other.drain_notice_ms),
             drain_timeout_ms: self.drain_timeout_ms.or(other.drain_timeout_ms),
             log: self.log.or(other.log),

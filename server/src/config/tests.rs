@@ -27,6 +27,7 @@ max-connections = 11
 max-connection-age-s = 12
 keep-alive-interval-s = 13
 keep-alive-timeout-s = 14
+transfer-timeout-s = 17
 drain-notice-ms = 15
 drain-timeout-ms = 16
 log = "warn,holdfastd=debug"
@@ -65,6 +66,7 @@ fn every_option_arrives_where_it_belongs() {
     assert_eq!(config.transport.max_age, Some(Duration::from_secs(12)));
     assert_eq!(config.transport.keep_alive_interval, Some(Duration::from_secs(13)));
     assert_eq!(config.transport.keep_alive_timeout, Duration::from_secs(14));
+    assert_eq!(config.transport.transfer_timeout, Duration::from_secs(17));
     assert_eq!((config.drain.notice, config.drain.timeout), (Duration::from_millis(15), Duration::from_millis(16)));
     assert_eq!((config.log.filter.as_str(), config.log.format), ("warn,holdfastd=debug", Format::Json));
 }
@@ -146,6 +148,7 @@ fn help_says_the_defaults() {
         ("--max-connection-age-s", "0".to_owned()),
         ("--keep-alive-interval-s", config.transport.keep_alive_interval.unwrap().as_secs().to_string()),
         ("--keep-alive-timeout-s", config.transport.keep_alive_timeout.as_secs().to_string()),
+        ("--transfer-timeout-s", config.transport.transfer_timeout.as_secs().to_string()),
         ("--drain-notice-ms", config.drain.notice.as_millis().to_string()),
         ("--drain-timeout-ms", config.drain.timeout.as_millis().to_string()),
         ("--log", config.log.filter),
@@ -191,6 +194,7 @@ fn values_out_of_range_name_their_option() {
         ("max-connection-age-s = 90000", "--max-connection-age-s"),
         ("keep-alive-interval-s = 90000", "--keep-alive-interval-s"),
         ("keep-alive-timeout-s = 0", "--keep-alive-timeout-s"),
+        ("transfer-timeout-s = 0", "--transfer-timeout-s"),
         ("drain-notice-ms = 10001", "--drain-timeout-ms"),
         ("log = 'holdfastd=loud'", "--log"),
     ];

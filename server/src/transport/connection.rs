@@ -13,11 +13,12 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep_until};
 
+use super::streams::{self, Sliced, Streams};
 use super::{Config, Handler, MAX_HEADER_LIST, MAX_PENDING_RESETS, MAX_STREAMS, Shared};
 use crate::authorize::Caller;
 
@@ -40,9 +41,17 @@ pub(super) async fn serve<H: Handler>(stream: Stream, caller: Caller, handler: H
     let io = Greeted { stream, left: PREFACE_BYTES, greeted: Arc::clone(&greeted) };
     let service = {
         let caller = caller.clone();
+        let transfer_timeout = config.transfer_timeout;
         service_fn(move |request: Request<Incoming>| {
+            let is_stream = H::is_stream(request.uri().path());
             let answer = handler.clone().answer(caller.clone(), request);
-            async move { Ok::<_, Infallible>(answer.await) }
+            async move {
+                let answer = answer.await;
+                if !is_stream {
+                    streams::taken_by(Instant::now() + transfer_timeout);
+                }
+                Ok::<_, Infallible>(answer.map(Sliced::new))
+            }
         })
     };
     let mut connection = pin!(builder(config).serve_connection(TokioIo::new(io), service));
@@ -93,8 +102,8 @@ pub(super) async fn serve<H: Handler>(stream: Stream, caller: Caller, handler: H
     }
 }
 
-fn builder(config: &Config) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder(config: &Config) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(Streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)

@@ -3,6 +3,8 @@
 mod discovery;
 mod drain;
 mod harness;
+mod hostile;
+mod http2;
 mod listings;
 mod load;
 mod machine;

@@ -16,6 +16,12 @@ const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 pub const GOAWAY: u8 = 7;
 pub const PING: u8 = 6;
 
+/// A frame without flags.
+pub fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, 0], &stream.to_be_bytes(), payload].concat()
+}
+
 pub struct Raw(pub TcpStream);
 
 impl Raw {

@@ -107,6 +107,7 @@ fn what_to_do(refusal: &Refusal) -> Option<String> {
         | Reason::InvalidValueSize
         | Reason::InvalidMode
         | Reason::InvalidPageSize
+        | Reason::InvalidMessage
         | Reason::PermissionDenied => return None,
     };
     let incident = refusal.metadata.get("incident").filter(|incident| !refusal.message.contains(*incident));

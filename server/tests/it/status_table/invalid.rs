@@ -9,6 +9,7 @@ use holdfast_proto::v1::{
 
 use super::refused;
 use crate::harness::{Server, bytes, cgroup, map_of, patient, put, simulated, task};
+use crate::http2::{Http2, framed};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invalid_argument() {
@@ -217,4 +218,30 @@ async fn invalid_page_token() {
     // Of another kind of owners.
     let tasks = ListOwnersRequest { page_size: 1, page_token: tokens[3].clone(), kind: MapKind::Task.into() };
     refused(api.owners.list_owners(tasks).await, "INVALID_PAGE_TOKEN");
+}
+
+/// What no client library sends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_message() {
+    let server = Server::start().await;
+    let client = Http2::connect(server.tcp()).await;
+    let get_map = "holdfast.v1.MapService/GetMap";
+    let wrong: [(&str, Vec<u8>); 10] = [
+        ("text that is not UTF-8", framed(b"\x0a\x02\xc3\x28")),
+        ("a length beyond the end", framed(b"\x0a\x7fm")),
+        ("another type of field", framed(b"\x08\x01")),
+        ("a number that does not end", framed(&[0xff; 20])),
+        ("a group that does not end", framed(b"\x0b")),
+        ("field number 0", framed(b"\x02\x01m")),
+        ("no message", Vec::new()),
+        ("half a prefix", vec![0, 0]),
+        ("less than the prefix says", vec![0, 0, 0, 0, 9, 0x0a]),
+        ("a message that is said to be compressed", vec![1, 0, 0, 0, 0]),
+    ];
+    for (what, body) in wrong {
+        let refusal = refused(client.unary(get_map, body).await, "INVALID_MESSAGE");
+        assert_eq!(refusal.field, "request", "{what}");
+    }
+    // On the same connection: what is well-formed is looked at.
+    refused(client.unary(get_map, framed(b"\x0a\x01m")).await, "MAP_NOT_FOUND");
 }

@@ -34,6 +34,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fmt, net::SocketAddr};
 
@@ -54,6 +55,9 @@ pub const MAX_STREAMS: u32 = 256;
 pub const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// Resets of streams that are not yet accepted, after which the connection is closed (a flood of resets).
 pub const MAX_PENDING_RESETS: usize = 64;
+
+/// So many connections that their memory is worth the time that it takes to give it back: some megabytes.
+const CROWD: usize = 128;
 
 /// How long accepting pauses after it failed for want of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -129,6 +133,8 @@ struct Shared {
     most: usize,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
+    /// The most connections at a time since memory was given back.
+    peak: AtomicUsize,
     /// Cancelled: no new connections, GOAWAY on those that are there.
     leave: CancellationToken,
     /// Cancelled: whoever is left is cut.
@@ -143,6 +149,7 @@ impl Connections {
             most,
             room: Arc::new(Semaphore::new(most)),
             tasks: TaskTracker::new(),
+            peak: AtomicUsize::new(0),
             leave: CancellationToken::new(),
             cut: CancellationToken::new(),
             config,
@@ -204,11 +211,26 @@ impl Connections {
                 continue;
             };
             refusing = false;
-            let (shared, handler) = (Arc::clone(&self.0), handler.clone());
+            // Relaxed, here and below: a number that nothing else hangs on.
+            self.0.peak.fetch_max(self.open(), Ordering::Relaxed);
+            let (this, handler) = (self.clone(), handler.clone());
             self.0.tasks.spawn(async move {
-                connection::serve(stream, caller, handler, &shared).await;
+                connection::serve(stream, caller, handler, &this.0).await;
                 drop(permit);
+                this.give_back_memory();
             });
+        }
+    }
+
+    /// When half of a crowd has gone, so does their memory, and so on with the half that is left.
+    fn give_back_memory(&self) {
+        let (open, peak) = (self.open(), self.0.peak.load(Ordering::Relaxed));
+        if peak < CROWD || open > peak / 2 {
+            return;
+        }
+        // Who sets it does it.
+        if self.0.peak.compare_exchange(peak, open, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tokio::task::spawn_blocking(engine::owners::give_back_memory);
         }
     }
 }

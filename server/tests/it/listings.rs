@@ -1,8 +1,10 @@
 //! Listings: page by page, everything once, bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use holdfast_proto::v1::owner_identity::Identity;
 use holdfast_proto::v1::{
@@ -10,8 +12,10 @@ use holdfast_proto::v1::{
     UpdateRequest,
 };
 use prost::Message;
+use tokio::task::JoinSet;
 
-use crate::harness::{Api, Server, map_of, put, simulated, task};
+use crate::harness::{Api, Process, Server, connect, map_of, put, simulated, task};
+use crate::machine::measured;
 
 /// All pages, each as long as the server made it.
 async fn maps(api: &mut Api, page_size: i32) -> Vec<Vec<StorageMap>> {
@@ -95,23 +99,8 @@ async fn what_is_there_throughout_is_listed_exactly_once() {
     for id in 0..STAYING {
         api.update("m", simulated(id), 0).await.unwrap();
     }
-    // Meanwhile those that stay are updated, and others come and go.
     let stop = Arc::new(AtomicBool::new(false));
-    let churn = {
-        let (mut api, stop) = (server.api(), Arc::clone(&stop));
-        tokio::spawn(async move {
-            let mut rounds = 0;
-            while !stop.load(Ordering::Relaxed) {
-                rounds += 1;
-                for id in 0..STAYING {
-                    api.update("m", simulated(id), rounds).await.unwrap();
-                    api.update("m", simulated(STAYING + id), rounds).await.unwrap();
-                    api.delete("m", simulated(STAYING + id)).await.unwrap();
-                }
-            }
-            rounds
-        })
-    };
+    let churn = tokio::spawn(churn(server.api(), 0..STAYING, STAYING, Arc::clone(&stop)));
     for page_size in [1, 3, 10, 50, 299, 300] {
         let mut seen = BTreeMap::<u64, u32>::new();
         for element in api.list("m", page_size).await.unwrap() {
@@ -123,6 +112,101 @@ async fn what_is_there_throughout_is_listed_exactly_once() {
     }
     stop.store(true, Ordering::Relaxed);
     assert!(churn.await.unwrap() > 0, "nothing was changed meanwhile");
+}
+
+/// Until it is stopped: those that stay are updated, and others, `beyond` them, come and go. Says how many changes it made.
+async fn churn(mut api: Api, staying: Range<u64>, beyond: u64, stop: Arc<AtomicBool>) -> u64 {
+    let mut changes = 0;
+    loop {
+        for id in staying.clone() {
+            if stop.load(Ordering::Relaxed) {
+                return changes;
+            }
+            api.update("m", simulated(id), changes).await.unwrap();
+            api.update("m", simulated(beyond + id), changes).await.unwrap();
+            api.delete("m", simulated(beyond + id)).await.unwrap();
+            changes += 3;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "run by cargo xtask e2e"]
+async fn a_million_elements_are_listed_exactly_once_and_the_last_page_costs_what_the_first_did() {
+    const STAYING: u64 = 1_000_000;
+    const CHURNED: u64 = 20_000;
+    const WRITERS: u64 = 64;
+    const PAGE: i32 = 1_000;
+    let process = Process::start(&["--allow-simulated-owners", "--max-owners=1100000"]);
+    let mut api = Api::new(connect(&process.endpoints[0]).await);
+    api.create_map(CreateMapRequest { max_elements: 2 * STAYING, ..map_of("m", MapKind::Task) }).await;
+    api.simulate(MapKind::Task, 0, STAYING).await;
+    api.simulate(MapKind::Task, STAYING, CHURNED).await;
+    let began = Instant::now();
+    // One connection alone is a bottleneck.
+    let mut connections = Vec::new();
+    for _ in 0..8 {
+        connections.push(Api::new(connect(&process.endpoints[0]).await));
+    }
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let mut api = connections[writer as usize % connections.len()].clone();
+        writers.spawn(async move {
+            for id in STAYING * writer / WRITERS..STAYING * (writer + 1) / WRITERS {
+                api.update("m", simulated(id), id).await.unwrap();
+            }
+        });
+    }
+    while let Some(writer) = writers.join_next().await {
+        writer.unwrap();
+    }
+    let filled = began.elapsed();
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut churns = JoinSet::new();
+    for part in [0..CHURNED / 2, CHURNED / 2..CHURNED] {
+        churns.spawn(churn(Api::new(connect(&process.endpoints[0]).await), part, STAYING, Arc::clone(&stop)));
+    }
+    let mut seen = vec![0_u32; STAYING as usize];
+    let mut pages = Vec::new();
+    let mut request = ListElementsRequest { map: "m".to_owned(), page_size: PAGE, page_token: String::new() };
+    let began = Instant::now();
+    loop {
+        let asked = Instant::now();
+        let page = api.storage.list_elements(request.clone()).await.unwrap().into_inner();
+        pages.push(asked.elapsed());
+        for id in page.elements.iter().map(simulated_id).filter(|id| *id < STAYING) {
+            seen[id as usize] += 1;
+        }
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    let listed = began.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    let mut changes = 0;
+    while let Some(churn) = churns.join_next().await {
+        changes += churn.unwrap();
+    }
+    let wrong = seen.iter().filter(|times| **times != 1).count();
+    assert_eq!(wrong, 0, "of {STAYING} elements that were there throughout, so many were not listed exactly once");
+    assert!(changes > 1_000, "hardly anything was changed meanwhile: {changes}");
+
+    let median = |pages: &[Duration]| {
+        let mut pages = pages.to_vec();
+        pages.sort();
+        pages[pages.len() / 2]
+    };
+    let tenth = pages.len() / 10;
+    let (first, last) = (median(&pages[..tenth]), median(&pages[pages.len() - tenth..]));
+    measured(format!(
+        "{STAYING} elements, made in {filled:?}, listed in {listed:?} under {changes} changes: {} pages of {PAGE}, a median \
+         of {first:?} for the first tenth of them and {last:?} for the last",
+        pages.len()
+    ));
+    // A listing that sought its place from the start would make the last page cost a thousand times the first.
+    assert!(last < 5 * first, "the first pages took {first:?}, the last {last:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

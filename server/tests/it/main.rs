@@ -1,5 +1,6 @@
 //! The server from outside: over sockets, as a client meets it.
 
+mod bounds;
 mod crowd;
 mod discovery;
 mod drain;

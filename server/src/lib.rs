@@ -22,4 +22,5 @@ pub mod logging;
 mod pages;
 mod services;
 mod status;
+pub mod systemd;
 pub mod transport;

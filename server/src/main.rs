@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use holdfastd::app::App;
 use holdfastd::config::{CommandLine, Config};
-use holdfastd::logging;
+use holdfastd::{logging, systemd};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -58,16 +58,19 @@ fn runtime(config: &Config) -> Result<Runtime, Box<dyn std::error::Error>> {
 
 async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut signals = Signals::new()?;
+    systemd::tell(systemd::STARTING).await;
     let app = App::build(config).await?;
     let lines: String = app.endpoints().map(|endpoint| format!("serving grpc {endpoint}\n")).collect();
     let serving = app.serve();
     announce(&lines);
+    systemd::tell(systemd::SERVING).await;
     signals.next().await;
     tokio::spawn(async move {
         signals.next().await;
         tracing::warn!("a second signal: ending at once");
         exit(ENDED_AT_ONCE);
     });
+    systemd::tell(systemd::DRAINING).await;
     serving.drain().await;
     Ok(())
 }

@@ -33,6 +33,8 @@ A flag comes before its environment variable, that before the file's key (the fl
 SIGTERM or SIGINT ends it: health turns to NOT_SERVING and calls are refused for --drain-notice-ms, then connections
 are told to go away, and those that stay are cut after --drain-timeout-ms. A second signal ends it at once.
 
+systemd is told when it serves and when it begins to end, by the socket that NOTIFY_SOCKET names (Type=notify).
+
 Exit codes: 0 ended by a signal, 1 it could not start or failed, 2 wrong usage.";
 
 /// The command line of `holdfastd`.

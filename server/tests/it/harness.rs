@@ -327,10 +327,11 @@ impl Drop for Process {
 
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfastd"));
-    // What the developer has set does not count.
+    // What the developer has set does not count, nor the systemd that has started the tests.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLDFAST_")) {
         command.env_remove(name);
     }
+    command.env_remove("NOTIFY_SOCKET");
     command
 }
 

@@ -14,5 +14,6 @@ mod owners;
 mod process;
 mod raw;
 mod status_table;
+mod systemd;
 mod transport;
 mod values;

@@ -78,6 +78,7 @@ impl App {
         let listeners: Vec<_> = config.endpoints.iter().map(Listener::bind).collect::<Result<_, _>>()?;
         let limits = limits(&config, &descriptors);
         let simulated_owners = config.engine.owners.simulated;
+        look_for_cgroups();
         let engine = Engine::start(engine_config(&config, &descriptors)?)?;
         let transfer_timeout = config.transport.transfer_timeout;
         let connections = Connections::new(config.transport, descriptors.connections);
@@ -232,6 +233,27 @@ fn pid_namespace_inode() -> Option<u64> {
         Err(error) => tracing::warn!(%error, "cannot tell the pid namespace"),
     }
     engine::owners::pid_namespace_inode().ok()
+}
+
+/// Warns where cgroups are not to be seen, or not as the machine has them.
+fn look_for_cgroups() {
+    match engine::owners::cgroup::find_hierarchy() {
+        Ok(Some(_)) => {}
+        Ok(None) => tracing::warn!(
+            "no cgroup2 mount is visible: cgroups cannot be owners, and cpu.max is not known; mount the machine's \
+             (docker -v /sys/fs/cgroup:/sys/fs/cgroup:ro, Kubernetes hostPath) and start again"
+        ),
+        Err(error) => tracing::warn!(%error, "cannot tell where cgroup2 is mounted"),
+    }
+    match engine::owners::in_initial_cgroup_namespace() {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!(
+            "this is not the machine's own cgroup namespace: paths of cgroups are relative to its own or, where the \
+             machine's /sys/fs/cgroup is mounted, its cpu.max cannot be seen; run it with the host's \
+             (docker --cgroupns=host), or mount the machine's and set --cpus (Kubernetes)"
+        ),
+        Err(error) => tracing::warn!(%error, "cannot tell the cgroup namespace"),
+    }
 }
 
 fn limits(config: &Config, descriptors: &Descriptors) -> Limits {

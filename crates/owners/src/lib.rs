@@ -61,4 +61,7 @@ pub use error::{OwnerError, StartError};
 pub use owner::{Identity, Owner, OwnerId, OwnerKind, OwnerRef};
 pub use peer::{Peer, peer_of};
 pub use registry::{Config, Counts, Registry};
-pub use system::{give_back_memory, in_initial_pid_namespace, pid_namespace_inode, raise_descriptor_limit};
+pub use system::{
+    give_back_memory, in_initial_cgroup_namespace, in_initial_pid_namespace, pid_namespace_inode,
+    raise_descriptor_limit,
+};

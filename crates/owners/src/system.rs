@@ -1,4 +1,4 @@
-//! Facts about this process: its descriptor limit and its pid namespace.
+//! Facts about this process: its descriptor limit, its pid namespace and its cgroup namespace.
 
 use std::io;
 
@@ -6,6 +6,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The inode number that Linux gives the initial pid namespace (`PROC_PID_INIT_INO`, fixed since Linux 3.8).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+/// And the initial cgroup namespace (`PROC_CGROUP_INIT_INO`, fixed since these came with Linux 4.6).
+const INITIAL_CGROUP_NAMESPACE: u64 = 0xEFFF_FFFB;
 
 /// The soft limit of open descriptors; `u64::MAX` when there is none.
 pub(crate) fn descriptor_limit() -> u64 {
@@ -32,6 +34,12 @@ pub fn pid_namespace_inode() -> io::Result<u64> {
 /// own processes as tasks.
 pub fn in_initial_pid_namespace() -> io::Result<bool> {
     Ok(pid_namespace_inode()? == INITIAL_PID_NAMESPACE)
+}
+
+/// Whether `/proc/PID/cgroup` has the machine's paths, our own among them. Elsewhere paths begin at the cgroup that was
+/// ours when the namespace was made.
+pub fn in_initial_cgroup_namespace() -> io::Result<bool> {
+    Ok(rustix::fs::stat("/proc/self/ns/cgroup")?.st_ino == INITIAL_CGROUP_NAMESPACE)
 }
 
 /// Gives free memory back to the system, of all threads. glibc does so by itself only at the end of each of its heaps, and

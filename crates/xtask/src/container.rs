@@ -128,12 +128,18 @@ struct Setting {
 }
 
 const PID_NAMESPACE: &str = "not the machine's own pid namespace";
+const CGROUP_NAMESPACE: &str = "not the machine's own cgroup namespace";
+const NO_CGROUP2: &str = "no cgroup2 mount is visible";
 const QUOTA: &str = "less than one processor";
 
 const SETTINGS: &[Setting] = &[
     Setting { name: "user-of-the-image", options: &["--pid=host", "--cgroupns=host"], warning: None },
     Setting { name: "root", options: &["--pid=host", "--cgroupns=host", "--user=0:0"], warning: None },
-    Setting { name: "own-cgroup-namespace", options: &["--pid=host", "--cgroupns=private"], warning: None },
+    Setting {
+        name: "own-cgroup-namespace",
+        options: &["--pid=host", "--cgroupns=private"],
+        warning: Some(CGROUP_NAMESPACE),
+    },
     Setting { name: "own-pid-namespace", options: &["--cgroupns=host"], warning: Some(PID_NAMESPACE) },
 ];
 /// Where a container can have a `cpu.max`.
@@ -243,7 +249,7 @@ impl Scene {
         // The log says more about a failure than the client knows.
         let log = server.end(job, self)?;
         taken.with_context(|| format!("the server's log:\n{log}"))?;
-        for warning in [PID_NAMESPACE, QUOTA] {
+        for warning in [PID_NAMESPACE, CGROUP_NAMESPACE, NO_CGROUP2, QUOTA] {
             let expected = setting.warning == Some(warning);
             let verb = if expected { "does not warn" } else { "warns" };
             ensure!(log.contains(warning) == expected, "the server {verb} of {warning:?}; its log:\n{log}");

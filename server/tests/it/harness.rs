@@ -326,8 +326,11 @@ impl Drop for Process {
 }
 
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfastd"));
-    // What the developer has set does not count, nor the systemd that has started the tests.
+    clean(Command::new(env!("CARGO_BIN_EXE_holdfastd")))
+}
+
+/// What the developer has set does not count, nor the systemd that has started the tests.
+pub fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLDFAST_")) {
         command.env_remove(name);
     }

@@ -17,3 +17,4 @@ mod status_table;
 mod systemd;
 mod transport;
 mod values;
+mod warnings;

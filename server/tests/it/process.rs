@@ -11,7 +11,7 @@ use holdfast_proto::v1::{GetInfoRequest, GetInfoResponse, MapKind};
 use holdfastd::transport::Endpoint;
 use rustix::process::Signal;
 
-use crate::harness::{Api, Process, binary, cgroup, connect, map_of, soon, task};
+use crate::harness::{Api, Process, binary, cgroup, clean, connect, map_of, soon, task};
 use crate::machine::{Cgroups, Sleeper, public_directory, skipped};
 use crate::status_table::refused;
 
@@ -181,7 +181,8 @@ async fn permission_denied() {
     let directory = public_directory();
     let executable = directory.path().join("holdfastd");
     fs::copy(env!("CARGO_BIN_EXE_holdfastd"), &executable).unwrap();
-    let process = Process::spawn(Command::new(&executable).arg("--listen=127.0.0.1:0").uid(NOBODY).gid(NOBODY), 1);
+    let mut command = clean(Command::new(&executable));
+    let process = Process::spawn(command.arg("--listen=127.0.0.1:0").uid(NOBODY).gid(NOBODY), 1);
     let mut api = api(&process).await;
     api.create_map(map_of("c", MapKind::Cgroup)).await;
     refused(api.update("c", cgroup(&path), 1).await, "PERMISSION_DENIED");

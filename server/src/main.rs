@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::process::{ExitCode, exit};
 use std::time::Duration;
@@ -20,14 +21,8 @@ const BLOCKING_THREADS: usize = 16;
 const ENDED_AT_ONCE: i32 = 1;
 
 fn main() -> ExitCode {
-    let config = parse();
-    logging::init(&config.log);
-    let ended = runtime(&config).and_then(|runtime| {
-        let ended = runtime.block_on(run(config));
-        // What is stuck in a system call is left behind.
-        runtime.shutdown_timeout(Duration::from_millis(100));
-        ended
-    });
+    let command_line = CommandLine::parse();
+    let ended = if command_line.man { print_manual_page() } else { serve(check(command_line)) };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -38,25 +33,36 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything is parsed before anything is bound. Wrong usage ends with exit code 2.
-fn parse() -> Config {
-    let command_line = CommandLine::parse();
+fn print_manual_page() -> Result<(), Box<dyn Error>> {
+    Ok(io::stdout().write_all(&CommandLine::manual_page()?)?)
+}
+
+/// Everything is checked before anything is bound. Wrong usage ends with exit code 2.
+fn check(command_line: CommandLine) -> Config {
     command_line
         .into_config()
         .unwrap_or_else(|error| CommandLine::command().error(ErrorKind::ValueValidation, error).exit())
 }
 
-fn runtime(config: &Config) -> Result<Runtime, Box<dyn std::error::Error>> {
-    let runtime = Builder::new_multi_thread()
+fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    logging::init(&config.log);
+    let runtime = runtime(&config)?;
+    let ended = runtime.block_on(run(config));
+    // What is stuck in a system call is left behind.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ended
+}
+
+fn runtime(config: &Config) -> io::Result<Runtime> {
+    Builder::new_multi_thread()
         .enable_all()
         .worker_threads(config.io_threads)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("holdfast-io")
-        .build()?;
-    Ok(runtime)
+        .build()
 }
 
-async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new()?;
     systemd::tell(systemd::STARTING).await;
     let app = App::build(config).await?;

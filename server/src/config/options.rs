@@ -4,10 +4,12 @@
 //! file, and [`Options::or`] puts one before the other. Everything is optional here; the defaults are in
 //! [`Config`](super::Config).
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_mangen::Man;
 use serde::Deserialize;
 
 use super::cpu_list::CpuList;
@@ -58,6 +60,19 @@ pub struct CommandLine {
     /// Everything else.
     #[command(flatten)]
     pub options: Options,
+
+    /// Print the manual page holdfastd(8), for man -l and packages, and do nothing else.
+    #[arg(long)]
+    pub man: bool,
+}
+
+impl CommandLine {
+    /// The manual page holdfastd(8), made of the definition of the command line.
+    pub fn manual_page() -> io::Result<Vec<u8>> {
+        let mut page = Vec::new();
+        Man::new(Self::command()).section("8").manual("Holdfast").render(&mut page)?;
+        Ok(page)
+    }
 }
 
 /// Everything that a flag, a variable or a key of the file can say. See each flag's help.

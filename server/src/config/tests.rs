@@ -76,7 +76,7 @@ fn every_flag_is_a_key_and_a_variable() {
     let file: toml::Table = EVERY_OPTION.parse().unwrap();
     let mut flags = 0;
     for flag in CommandLine::command().get_arguments() {
-        let Some(name) = flag.get_long().filter(|name| !["help", "version"].contains(name)) else { continue };
+        let Some(name) = flag.get_long().filter(|name| !["help", "version", "man"].contains(name)) else { continue };
         let variable = format!("HOLDFAST_{}", name.replace('-', "_").to_uppercase());
         assert_eq!(flag.get_env().and_then(|name| name.to_str()), Some(variable.as_str()));
         if name != "config" {
@@ -163,6 +163,23 @@ fn help_says_the_defaults() {
 }
 
 #[test]
+fn the_manual_page_has_every_flag_and_variable() {
+    let page = String::from_utf8(CommandLine::manual_page().unwrap()).unwrap().replace("\\-", "-");
+    assert!(page.contains(".TH holdfastd 8 "), "{page}");
+    let options = page.split(".SH ").find(|section| section.starts_with("OPTIONS\n")).unwrap();
+    let mut command = CommandLine::command();
+    // With --help and --version.
+    command.build();
+    for flag in command.get_arguments() {
+        let name = flag.get_long().unwrap();
+        assert!(options.contains(&format!("\\fB--{name}\\fR")), "no --{name} in {options}");
+        if let Some(variable) = flag.get_env() {
+            assert!(options.contains(&format!("\\fB{}\\fR", variable.display())), "no {variable:?} in {options}");
+        }
+    }
+}
+
+#[test]
 fn tcp_beyond_loopback_has_to_be_asked_for() {
     for public in ["0.0.0.0:7411", "[::]:7411", "192.0.2.1:7411", "[::ffff:192.0.2.1]:7411"] {
         let refusal = refusal(&format!("listen = ['127.0.0.1:7411', '{public}']"));
@@ -208,11 +225,11 @@ fn values_out_of_range_name_their_option() {
 fn a_file_with_an_unknown_key_is_refused_with_its_place() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"max-maps = 7\nmax-mops = 8\n").unwrap();
-    let options = || CommandLine { config: Some(file.path().to_owned()), options: Options::default() };
+    let options = || CommandLine { config: Some(file.path().to_owned()), options: Options::default(), man: false };
     let refusal = options().into_config().unwrap_err().to_string();
     assert!(refusal.contains("max-mops") && refusal.contains("line 2"), "{refusal}");
 
-    let absent = CommandLine { config: Some("/absent/holdfast.toml".into()), options: Options::default() };
+    let absent = CommandLine { config: Some("/absent/holdfast.toml".into()), options: Options::default(), man: false };
     let refusal = absent.into_config().unwrap_err().to_string();
     assert!(refusal.contains("/absent/holdfast.toml"), "{refusal}");
 }

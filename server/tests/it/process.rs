@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use holdfast_proto::v1::{GetInfoRequest, GetInfoResponse, MapKind};
+use holdfastd::config::CommandLine;
 use holdfastd::transport::Endpoint;
 use rustix::process::Signal;
 
@@ -77,6 +78,14 @@ async fn flags_come_before_variables_before_the_file() {
     let process = Process::spawn(command.args(["--listen=127.0.0.1:0", "--max-value-size=3"]), 1);
     let limits = info(&process).await.limits.unwrap();
     assert_eq!((limits.max_maps, limits.max_owners, limits.max_value_size), (1, 2, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_manual_page_is_printed_instead_of_serving() {
+    let mut command = tokio::process::Command::from(with(&["--man"]));
+    let printed = soon("the end", command.kill_on_drop(true).output()).await.unwrap();
+    assert_eq!((printed.status.code(), printed.stderr.as_slice()), (Some(0), &b""[..]));
+    assert_eq!(printed.stdout, CommandLine::manual_page().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

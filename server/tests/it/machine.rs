@@ -1,6 +1,6 @@
 //! What a test needs of the machine: processes, cgroups, and a word where it has not got them.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -8,14 +8,26 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Says aloud that something was not tested here, and why. Not with eprintln, which the test harness swallows.
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+/// Says aloud that something was not tested here, and why.
 pub fn skipped(what: impl Display, why: impl Display) {
-    let _ = io::stderr().write_all(format!("SKIPPED {what}: {why}\n").as_bytes());
+    say(format_args!("SKIPPED {what}: {why}\n"));
 }
 
 /// Says aloud what was measured.
 pub fn measured(what: impl Display) {
-    let _ = io::stderr().write_all(format!("MEASURED {what}\n").as_bytes());
+    say(format_args!("MEASURED {what}\n"));
+}
+
+/// Says aloud what was refused, and how.
+pub fn shown_refused(what: impl Display, how: impl Display) {
+    say(format_args!("REFUSED {what}: {how}\n"));
+}
+
+/// Not with eprintln, which the test harness swallows.
+fn say(line: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_all(line.to_string().as_bytes());
 }
 
 /// A process that does nothing until it is killed.
@@ -34,6 +46,13 @@ impl Sleeper {
     pub fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+
+    /// Kills it and leaves it a zombie, until it is dropped.
+    pub fn end(&mut self) {
+        self.0.kill().unwrap();
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&self.0)), options).unwrap();
     }
 }
 

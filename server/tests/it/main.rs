@@ -1,7 +1,9 @@
 //! The server from outside: over sockets, as a client meets it.
 
+mod bad_input;
 mod bounds;
 mod crowd;
+mod descriptors;
 mod discovery;
 mod drain;
 mod harness;

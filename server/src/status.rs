@@ -3,6 +3,7 @@
 //! Every status made here carries an `ErrorInfo` of the domain `holdfast`, and with that a promise: nothing has changed.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -26,6 +27,10 @@ const RETRY_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// The trailer by which a server asks gRPC's own retries to wait, in milliseconds.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// The most bytes that tell what is wrong, and may quote what the caller sent. They travel in headers, encoded, and twice or
+/// thrice; some clients take no more than 8 KiB of those, and lose the connection over it.
+const LONGEST_TEXT: usize = 1000;
 
 /// A refusal in the making.
 struct Refusal {
@@ -59,12 +64,12 @@ impl Refusal {
     }
 
     fn field(mut self, field: &str, problem: &str) -> Self {
-        self.details.add_bad_request_violation(field, problem);
+        self.details.add_bad_request_violation(field, shortened(problem));
         self
     }
 
     fn quota(mut self, subject: String, limit: impl ToString, problem: &str) -> Self {
-        self.details.add_quota_failure_violation(subject, problem);
+        self.details.add_quota_failure_violation(subject, shortened(problem));
         self.with("limit", limit)
     }
 
@@ -72,8 +77,18 @@ impl Refusal {
         let metadata = self.metadata.into_iter().map(|(key, value)| (key.to_owned(), value));
         let metadata: HashMap<_, _> = metadata.collect();
         self.details.set_error_info(self.reason.code_name(), ERROR_DOMAIN, metadata);
-        Status::with_error_details_and_metadata(self.code, message, self.details, self.trailers)
+        Status::with_error_details_and_metadata(self.code, shortened(&message), self.details, self.trailers)
     }
+}
+
+/// Leaves out the middle of what is too long.
+fn shortened(text: &str) -> Cow<'_, str> {
+    if text.len() <= LONGEST_TEXT {
+        return text.into();
+    }
+    let head = text.floor_char_boundary(LONGEST_TEXT / 2);
+    let tail = text.ceil_char_boundary(text.len() - LONGEST_TEXT / 2);
+    format!("{} ... {}", &text[..head], &text[tail..]).into()
 }
 
 /// What the engine refused.

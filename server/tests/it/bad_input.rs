@@ -223,7 +223,9 @@ async fn of_cgroups() {
     let (long_name, long_path) = (format!("/{}", "x".repeat(256)), "/x".repeat(2048));
     let relative = ["", "etc", "./etc"];
     let traversals = ["/..", "/../..", "/a/../../etc", "/a/./b", "/a/.", &format!("{mount}/../cpu")];
-    let impossible = ["/a\0", &long_name, &long_path, "/cgroup.procs"];
+    // Said back as it is, it is more than the headers that clients take.
+    let odd = format!("/{}", "\u{1}".repeat(200)).repeat(20);
+    let impossible = ["/a\0", &long_name, &long_path, "/cgroup.procs", &format!("{odd}/..")];
     for path in relative.iter().chain(&traversals).chain(&impossible) {
         let ask = in_cgroups(cgroup(path));
         table.row(&shown("a path", path), BY_OWNER, ask, "INVALID_OWNER", "cgroup.path").await;
@@ -234,9 +236,9 @@ async fn of_cgroups() {
     let link = directory.path().join("link");
     symlink(mount, &link).unwrap();
     assert!(link.join("cgroup.procs").exists(), "the link leads into the hierarchy");
-    for path in ["/etc", "/proc/1/ns", &format!("/proc/self/root{mount}"), link.to_str().unwrap()] {
+    for path in ["/etc", "/proc/1/ns", &format!("/proc/self/root{mount}"), link.to_str().unwrap(), &odd] {
         let ask = in_cgroups(cgroup(path));
-        table.row(&format!("the path {path} of no cgroup"), BY_OWNER, ask, "OWNER_NOT_FOUND", "").await;
+        table.row(&shown("no cgroup's path", path), BY_OWNER, ask, "OWNER_NOT_FOUND", "").await;
     }
 
     let Some(v1) = v1_mount() else {

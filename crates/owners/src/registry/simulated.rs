@@ -1,5 +1,6 @@
 //! Simulated owners: made and removed in bulk by a client, for load tests.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Registry, Shared, lock};
@@ -22,17 +23,22 @@ impl<A: Send + Sync + 'static> Registry<A> {
         mut make: impl FnMut(OwnerId) -> A,
     ) -> Result<u64, OwnerError> {
         let shared = &*self.shared;
-        let end = shared.check_simulated(first_id, count)?;
+        shared.check_simulated(first_id, count)?;
+        let max = shared.config.max_owners as u64;
+        if count > max {
+            return Err(OwnerError::Limit { limit: max, what: "owners" });
+        }
         let _one_at_a_time = lock(&self.simulated);
         // While we hold that mutex no simulated name comes or goes.
         let is_new = |id: &u64| !shared.names.contains_key(&Name::Simulated(kind, *id));
-        let new = (first_id..end).filter(is_new).count();
+        let new_ids = |offsets: Range<u64>| offsets.map(|offset| first_id + offset).filter(is_new);
+        let new = new_ids(0..count).count();
         let mut promise = shared.promise(new)?;
-        let mut from = first_id;
-        while from < end {
-            let to = end.min(from.saturating_add(SIMULATED_CHUNK));
+        let mut from = 0;
+        while from < count {
+            let to = count.min(from + SIMULATED_CHUNK);
             let mut index = shared.lock_index();
-            for id in (from..to).filter(is_new) {
+            for id in new_ids(from..to) {
                 let owner_id = index.next_id();
                 let identity = Identity::Simulated { kind, id };
                 shared.insert(&mut index, Owner::new(owner_id, identity, Life::Simulated, make(owner_id)));
@@ -53,11 +59,11 @@ impl<A: Send + Sync + 'static> Registry<A> {
         count: u64,
     ) -> Result<Vec<Arc<Owner<A>>>, OwnerError> {
         let shared = &*self.shared;
-        let end = shared.check_simulated(first_id, count)?;
+        shared.check_simulated(first_id, count)?;
         let _one_at_a_time = lock(&self.simulated);
         let mut removed = Vec::new();
-        for id in first_id..end {
-            let name = Name::Simulated(kind, id);
+        for offset in 0..count {
+            let name = Name::Simulated(kind, first_id + offset);
             let Some(owner) = shared.lookup(&name) else {
                 continue;
             };
@@ -77,20 +83,16 @@ impl<A> Shared<A> {
         Ok(Promise { shared: self, left: count })
     }
 
-    fn check_simulated(&self, first_id: u64, count: u64) -> Result<u64, OwnerError> {
+    /// That they are allowed, and that the last of them has an id.
+    fn check_simulated(&self, first_id: u64, count: u64) -> Result<(), OwnerError> {
         if !self.config.simulated {
             return Err(OwnerError::SimulatedOff);
         }
-        let max = self.config.max_owners as u64;
-        if count > max {
-            return Err(OwnerError::Limit { limit: max, what: "owners" });
+        if first_id.checked_add(count.saturating_sub(1)).is_none() {
+            let problem = format!("{first_id} and the {count} ids from there on do not fit into 64 bits");
+            return Err(OwnerError::invalid("first_id", problem));
         }
-        first_id.checked_add(count).ok_or_else(|| {
-            OwnerError::invalid(
-                "first_id",
-                format!("{first_id} and the {count} ids from there on do not fit into 64 bits"),
-            )
-        })
+        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! The calls of our services as their descriptors tell them, so that a test of all calls is one of the next one, too.
 
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use std::collections::BTreeSet;
+
+use prost_reflect::{DescriptorPool, FileDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
 pub fn methods() -> Vec<MethodDescriptor> {
     let pool = DescriptorPool::decode(holdfast_proto::FILE_DESCRIPTOR_SET).unwrap();
@@ -13,4 +15,34 @@ pub fn methods() -> Vec<MethodDescriptor> {
 /// As a request names it.
 pub fn path(method: &MethodDescriptor) -> String {
     format!("{}/{}", method.parent_service().full_name(), method.name())
+}
+
+/// The words in the documentation of a call: of its service, itself, and the fields of its request.
+pub fn documentation(method: &MethodDescriptor) -> BTreeSet<String> {
+    let service = method.parent_service();
+    let mut text = comment(&service.parent_file(), service.path());
+    text += &comment(&service.parent_file(), method.path());
+    text += &comments_of(&method.input());
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(str::to_owned).collect()
+}
+
+fn comments_of(message: &MessageDescriptor) -> String {
+    let mut text = comment(&message.parent_file(), message.path());
+    for field in message.fields() {
+        text += &comment(&message.parent_file(), field.path());
+        match field.kind() {
+            Kind::Message(message) => text += &comments_of(&message),
+            Kind::Enum(choice) => {
+                choice.values().for_each(|value| text += &comment(&choice.parent_file(), value.path()));
+            }
+            _ => {}
+        }
+    }
+    text
+}
+
+fn comment(file: &FileDescriptor, path: &[i32]) -> String {
+    let info = file.file_descriptor_proto().source_code_info.as_ref().unwrap();
+    let location = info.location.iter().find(|location| location.path == path);
+    location.map(|location| location.leading_comments().to_owned()).unwrap_or_default()
 }

@@ -30,6 +30,7 @@ impl Http2 {
     /// Lets the server send so many bytes of each answer, and more only when they were read.
     pub async fn with_window(address: SocketAddr, window: u32) -> Self {
         let stream = soon("a connection", TcpStream::connect(address)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         let mut builder = Builder::new();
         let handshake = builder.initial_window_size(window).initial_connection_window_size(16 << 20).handshake(stream);
         let (requests, connection) = soon("a handshake", handshake).await.unwrap();

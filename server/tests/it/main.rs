@@ -6,6 +6,7 @@ mod crowd;
 mod descriptors;
 mod discovery;
 mod drain;
+mod fuzz;
 mod harness;
 mod hostile;
 mod http2;

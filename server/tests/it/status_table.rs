@@ -5,6 +5,7 @@ mod invalid;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use holdfast_proto::OwnerRef;
@@ -29,6 +30,8 @@ struct Row {
 }
 
 /// Reason to row.
+static TABLE: LazyLock<BTreeMap<&'static str, Row>> = LazyLock::new(table);
+
 fn table() -> BTreeMap<&'static str, Row> {
     let cells = |line: &'static str| line.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect::<Vec<_>>();
     let rows = README.lines().filter(|line| line.starts_with("| ")).map(cells).filter_map(|cells| match cells[..] {
@@ -58,8 +61,7 @@ fn code_named(name: &str) -> Option<Code> {
 #[track_caller]
 pub fn refused<T: Debug>(answer: Result<T, Status>, reason: &str) -> Refused {
     let status = answer.expect_err(reason);
-    let rows = table();
-    let row = rows.get(reason).unwrap_or_else(|| panic!("{reason} is not in the table"));
+    let row = TABLE.get(reason).unwrap_or_else(|| panic!("{reason} is not in the table"));
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     assert_eq!((info.domain.as_str(), info.reason.as_str()), ("holdfast", reason), "{status:?}");
@@ -91,10 +93,9 @@ pub struct Refused {
 
 #[test]
 fn every_row_has_its_test() {
-    let rows = table();
-    assert!(rows.len() > 25, "the table was not found");
+    assert!(TABLE.len() > 25, "the table was not found");
     let here = concat!(include_str!("status_table.rs"), include_str!("status_table/invalid.rs"));
-    for reason in rows.keys() {
+    for reason in TABLE.keys() {
         let source = match *reason {
             // Needs a handler that panics.
             "INTERNAL" => include_str!("../../src/calls/tests.rs"),

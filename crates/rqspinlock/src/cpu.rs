@@ -11,6 +11,7 @@ use crate::error::RegisterError;
 use crate::events::{Counters, EventsHandle};
 use crate::held::HeldTable;
 use crate::registry::{Context, NODES, Node, registry};
+use crate::streak::Streak;
 use crate::word::Tail;
 
 /// How long the head of a queue waits before it flushes the queue, unless the Cpu was built with
@@ -70,6 +71,10 @@ pub struct Cpu {
     /// Nodes in use: waits under way.
     nesting: Cell<usize>,
     poisoned: Cell<bool>,
+    /// How long it has been overtaking others.
+    pub(crate) streak: Streak,
+    #[cfg(feature = "fault-injection")]
+    plan: crate::fault::OfCpu,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -115,6 +120,11 @@ impl Cpu {
     #[inline]
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn plan(&self) -> &crate::fault::OfCpu {
+        &self.plan
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -223,6 +233,9 @@ impl CpuBuilder {
             timeout: self.timeout,
             nesting: Cell::new(0),
             poisoned: Cell::new(false),
+            streak: Streak::default(),
+            #[cfg(feature = "fault-injection")]
+            plan: crate::fault::OfCpu::default(),
             not_send: PhantomData,
         })
     }

@@ -48,11 +48,12 @@
 //! A [`Cpu`] is a thread, not a processor. Linux can keep tables and nodes once for each processor as
 //! it does not preempt a thread that holds a lock; a thread of ours loses its processor at any
 //! instruction. A strict queue would then hand the lock to threads that are not running. So a free
-//! lock may be **stolen** past the queue, until its head has waited for three rounds of spinning;
-//! then it sets *pending*, and the next release is its own. In Linux *pending* means a second
-//! contender that waits without a node; here it belongs to the head and bounds the overtaking.
+//! lock may be **stolen** past the queue, by each thief for half a millisecond, and until the head has
+//! waited for four rounds; then it sets *pending*, and the next release is its own. In Linux *pending*
+//! means a second contender that waits without a node; here it belongs to the head and bounds the overtaking.
 //!
-//! For the same reason waiters do not only spin: after about a hundred spins they yield.
+//! For the same reason waiters do not only spin: after a few microseconds they sleep, the head on the
+//! lock's word and the others on their nodes, and whoever lets them go on wakes them.
 //!
 //! # Guarantees
 //! - Mutual exclusion, and each holder sees what the ones before it wrote.
@@ -62,7 +63,7 @@
 //!   all at once with the head; those who come after that begin anew.
 //! - An error means that nothing was acquired, and leaves the locks held before as they were.
 //! - First come, first served among those in the queue; who is at its head is overtaken only for
-//!   three rounds.
+//!   four rounds, each of which ends within a millisecond once it runs.
 //! - A panic in a section leaves the lock locked, so nobody sees a half-done update. The same goes for
 //!   a thread that ends while it holds a lock.
 //! - Uncontended lock and unlock make no system call and cost two atomic read-modify-writes.
@@ -81,19 +82,42 @@
 //! - One `Cpu` on each thread is what the deadlock checks assume: a thread that waits with one Cpu for
 //!   what it holds with another waits until the timeout.
 //!
+//! # Feature `fault-injection`
+//! Refusals on demand, for the tests of what is built on the lock: `Cpu::refuse(n, error)` and
+//! `RawRqSpinLock::refuse(n, error)` make the n-th acquisition fail. Without it nothing of that is compiled.
+//!
 //! # Models
-//! The protocol is checked by loom, on this code and not on a copy: see `tests/loom.rs` for what
-//! each model proves. `RUSTFLAGS="--cfg loom" cargo test -p rqspinlock --release --lib loom`
+//! The protocol is checked by loom and shuttle, on this code and not on a copy.
+//! `RUSTFLAGS="--cfg loom" cargo test -p rqspinlock --release --lib loom`
+//!
+//! | loom, every schedule within its bound of preemptions | proves |
+//! |---|---|
+//! | `fast_path_and_unlock` | exclusion and visibility of the value; registration |
+//! | `thief_against_claiming_head` | a thief and a head never both win; no pending is left behind |
+//! | `queue_hand_over` | exclusion and one head at a time along a queue; nobody is forgotten |
+//! | `head_gives_up_alone` | leaving clears pending and the tail in one, against the release |
+//! | `head_gives_up_before_a_successor` | headship goes on to who is behind, or to a newcomer |
+//! | `flush_against_release` | everyone of a flushed queue is told, once, and nobody else |
+//! | `retry_after_a_flush`, `flush_of_three` | nodes of a flushed queue may be used at once in the next |
+//! | `one_of_two_sees_abba` | two Cpus that want each other's lock are not both overlooked |
+//! | `a_sleeping_head_is_woken` | sleep on the word against the release: no wake is lost |
+//! | `a_sleeping_waiter_is_told`, `sleeping_waiters_are_flushed` | sleep on the node against hand-over and flush, the same |
+//!
+//! shuttle (`--cfg loom --cfg shuttle`, `--lib shuttle`) goes through random schedules of four threads that come back again and again,
+//! by every way in, with and without time passing: no update is lost, nobody is forgotten, and all is at rest in the end.
 
 mod clock;
 mod cpu;
 mod deadlock;
 mod error;
 mod events;
+#[cfg(feature = "fault-injection")]
+mod fault;
 mod held;
 mod lock;
 mod registry;
 mod slow;
+mod streak;
 mod sync;
 mod word;
 

@@ -53,10 +53,14 @@ impl RawRqSpinLock {
     /// over by this Cpu's clock. Nothing is held then that was not held before.
     #[inline]
     pub fn lock(&self, cpu: &Cpu, deadline: Option<Instant>) -> Result<(), LockError> {
+        #[cfg(feature = "fault-injection")]
+        crate::fault::check(self, cpu)?;
         // Push, then try: who is about to wait must be seen waiting (held.rs).
         cpu.held().push(self.id());
         if self.word.lock_fast() {
             cpu.counters().fast.bump();
+            Ok(())
+        } else if !cpu.streak.is_over() && slow::try_steal(self, cpu) {
             Ok(())
         } else {
             slow::lock(self, cpu, deadline)
@@ -66,6 +70,10 @@ impl RawRqSpinLock {
     /// Takes the lock if nobody holds it and nobody has claimed it.
     #[inline]
     pub fn try_lock(&self, cpu: &Cpu) -> bool {
+        #[cfg(feature = "fault-injection")]
+        if crate::fault::check(self, cpu).is_err() {
+            return false;
+        }
         let taken = if self.word.lock_fast() {
             cpu.counters().fast.bump();
             true

@@ -11,12 +11,14 @@
 //! that was read from a word, however old, always leads to memory that is a node. An index is given
 //! out again only when its Cpu has ended without holding a lock and without a node in a queue.
 
+use std::time::Duration;
+
 use crossbeam_utils::CachePadded;
 
 use crate::cpu::CpuId;
 use crate::error::RegisterError;
 use crate::held::HeldTable;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Backoff, CPU_MAX, Ordering, Witness};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Backoff, CPU_MAX, Futex, Ordering, Witness};
 use crate::word::Tail;
 
 /// Waits that one Cpu can have under way at once, each started inside of the one before.
@@ -29,12 +31,13 @@ pub(crate) const NODES: usize = 4;
 /// | 0 waiting | the owner, before it enters the queue |
 /// | 1 head | the head before it, on its way out |
 /// | 2 flushed | a head whose time was up |
+/// | 3 waiting, asleep | the owner, in place of 0 |
 ///
-/// Who sets a flag swaps it in and never touches the node again: the owner may already be in
-/// another queue with it.
+/// Who tells the owner swaps the flag in, wakes it if it sleeps, and never touches the node again: the
+/// owner may already be in another queue with it.
 pub(crate) struct Node {
     next: AtomicU32,
-    flag: AtomicU32,
+    flag: Futex,
     /// Touched by the owner between two uses; what others do to the node is a look.
     reuse: Witness,
 }
@@ -50,6 +53,7 @@ pub(crate) enum Turn {
 
 impl Turn {
     const WAITING: u32 = 0;
+    const SLEEPING: u32 = 3;
 
     fn flag(self) -> u32 {
         match self {
@@ -64,7 +68,7 @@ impl Node {
     const UNLINKED: u32 = 0;
 
     fn new() -> Self {
-        Node { next: AtomicU32::new(Node::UNLINKED), flag: AtomicU32::new(Turn::WAITING), reuse: Witness::new() }
+        Node { next: AtomicU32::new(Node::UNLINKED), flag: Futex::new(Turn::WAITING), reuse: Witness::new() }
     }
 
     /// By the owner, before it enters a queue.
@@ -98,7 +102,7 @@ impl Node {
         }
     }
 
-    /// Tells the owner of this node what has become of it; the last access to the node.
+    /// Tells the owner of this node what has become of it; the last access to the node but for a wake.
     pub(crate) fn tell(&self, turn: Turn) {
         self.reuse.look();
         // N2, Release: pairs with the Acquire in `turn`. What the old head did to the word and to
@@ -106,14 +110,26 @@ impl Node {
         // before the owner's next reset. A swap, as the rule for this flag is that every writer
         // looks at what it replaces.
         let before = self.flag.swap(turn.flag(), Ordering::Release);
-        debug_assert_eq!(before, Turn::WAITING, "a node was told its turn twice");
+        debug_assert!(before == Turn::WAITING || before == Turn::SLEEPING, "a node was told its turn twice");
+        if before == Turn::SLEEPING {
+            // The owner may be in another queue with the node by now, and asleep: then this is a wake for no reason.
+            self.flag.wake();
+        }
+    }
+
+    /// By the owner, while it waits: sleeps, at most for `timeout`, until it is told its turn.
+    pub(crate) fn sleep(&self, timeout: Duration) {
+        // P2, Relaxed: it only asks for a wake. Who tells the turn later swaps this out and sees it; where the turn has
+        // been told, or sleeping was said before, nothing changes. And the kernel compares the flag again.
+        let _ = self.flag.compare_exchange(Turn::WAITING, Turn::SLEEPING, Ordering::Relaxed, Ordering::Relaxed);
+        self.flag.sleep(Turn::SLEEPING, timeout);
     }
 
     /// What the owner has been told, if anything yet.
     pub(crate) fn turn(&self) -> Option<Turn> {
         // N2, the Acquire half.
         match self.flag.load(Ordering::Acquire) {
-            Turn::WAITING => None,
+            Turn::WAITING | Turn::SLEEPING => None,
             flag if flag == Turn::Head.flag() => Some(Turn::Head),
             _ => Some(Turn::Flushed),
         }
@@ -172,7 +188,7 @@ pub(crate) struct Registry<const N: usize> {
 static REGISTRY: Registry<CPU_MAX> = Registry::new();
 
 #[cfg(loom)]
-loom::lazy_static! {
+crate::sync::checker::lazy_static! {
     static ref REGISTRY: Registry<CPU_MAX> = Registry::new();
 }
 

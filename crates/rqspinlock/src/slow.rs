@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!            lock(): push the table entry, CAS (0,0,0) -> (0,0,1) --- acquired (fast)
-//!                              | taken
-//!   AA? Deadlock(Aa) <---- [ STEAL ]  100 spins: (*,0,0) -> (*,0,1) -- acquired (stolen)
+//!                              | taken; or our turn as a thief is over: on to ENTER
+//!   AA? Deadlock(Aa) <---- [ STEAL ]  a few looks: (*,0,0) -> (*,0,1) -- acquired (stolen)
 //!                              |
 //! ABBA? Deadlock(Abba) <-- [ ENTER ]  no node left: one try, Deadlock(Nesting)
 //!                              |      tail := me
@@ -11,10 +11,12 @@
 //!               .--------------+--------------.
 //!               |                             v
 //!               |                        [ QUEUED ] -- told "flushed" --> TimedOut
+//!               |                             |  some spins, then asleep on the node
 //!               v                             |
 //!           [ HEAD ] <------ told "head" -----'
-//!            |  | |  each round: 100 spins on the word, a yield, the checks;
-//!            |  | |  after three rounds: set pending (the next release is ours)
+//!            |  | |  each round: a few looks at the word, the checks, and a yield or a sleep on the word
+//!            |  | |  (a release wakes it, a thief at the end of its turn, or the next check);
+//!            |  | |  in the fourth round: set pending (the next release is ours)
 //!            |  | |
 //!            |  | `- locked = 0: CLAIM: lock, clear pending, clear the tail if it is ours;
 //!            |  |    otherwise tell the successor "head" ------------ acquired (claimed)
@@ -29,9 +31,15 @@
 //! clock, which the head does for all.
 //!
 //! The difference to Linux is the head: there a second contender waits on a pending bit without a
-//! node, and a queue cannot be overtaken. Here everyone may steal a free lock until the head has
-//! waited for some rounds, because a strict queue of preemptible threads hands the lock to threads
-//! that are not running; pending then bounds the overtaking.
+//! node, and a queue cannot be overtaken. Here everyone may steal a free lock, because a strict queue
+//! of preemptible threads hands the lock to threads that are not running. Two bounds keep that fair: a
+//! thief has a turn (streak.rs), and the head claims after some rounds, so that each queued waiter in
+//! turn becomes the one that runs.
+//!
+//! # Sleeping
+//! A waiter in the queue sleeps on its node's flag, the head on the word; who makes it wait no longer
+//! swaps or clears a bit that says "asleep" in the same step, and so knows whom to wake (P1, P2). A sleep
+//! is bounded by the next check. Uncontended lock and unlock make no system call.
 //!
 //! # Orderings
 //! Q1: every transition of the word that enters or leaves the queue is AcqRel, and everyone else's
@@ -47,7 +55,10 @@ use crate::deadlock;
 use crate::error::{Cycle, LockError};
 use crate::lock::RawRqSpinLock;
 use crate::registry::{Turn, registry};
-use crate::sync::{Backoff, Ordering, ROUNDS_BEFORE_CLAIM, SPINS, end_round, spin_loop};
+use crate::sync::{
+    CLAIMING_PAUSE, HEAD_SLEEP, LOOKS, Ordering, QUEUED_SLEEP, ROUNDS_AWAKE, ROUNDS_BEFORE_CLAIM, ROUNDS_CLAIMING,
+    SPINS, end_round, pause, spin_loop,
+};
 use crate::word::Word;
 
 /// Between two checks for an ABBA deadlock by the head of a queue.
@@ -70,18 +81,18 @@ pub(crate) fn lock(lock: &RawRqSpinLock, cpu: &Cpu, deadline: Option<Instant>) -
 }
 
 /// Takes the lock past a queue if it is free and the queue's head has not claimed it.
-#[cold]
+// Not inlined: it would cost the fast path more than a call costs a thief.
 #[inline(never)]
 pub(crate) fn try_steal(lock: &RawRqSpinLock, cpu: &Cpu) -> bool {
-    let stolen = lock
-        .word
-        // L2, Acquire: pairs with R1 as L1 does.
-        .change(Ordering::Acquire, Word::stolen)
-        .is_ok();
-    if stolen {
-        cpu.counters().stolen.bump();
+    // L2, Acquire: pairs with R1 as L1 does.
+    let Ok(before) = lock.word.change(Ordering::Acquire, Word::stolen) else {
+        return false;
+    };
+    cpu.counters().stolen.bump();
+    if before.tail().is_some() {
+        cpu.streak.overtook(lock, cpu);
     }
-    stolen
+    true
 }
 
 /// One acquisition that did not succeed at once.
@@ -97,11 +108,14 @@ impl Waiter<'_> {
         if let Some(cycle) = deadlock::aa(self.lock, self.cpu) {
             return Err(LockError::Deadlock(cycle));
         }
-        for _ in 0..SPINS {
-            if try_steal(self.lock, self.cpu) {
-                return Ok(());
+        if !self.cpu.streak.is_over() {
+            // The first look was the caller's.
+            for look in 1..LOOKS {
+                pause(1 << look);
+                if try_steal(self.lock, self.cpu) {
+                    return Ok(());
+                }
             }
-            spin_loop();
         }
         // Behind somebody else nobody would check, so once before.
         if let Some(cycle) = deadlock::abba(self.lock, self.cpu) {
@@ -115,12 +129,12 @@ impl Waiter<'_> {
             return if try_steal(self.lock, self.cpu) { Ok(()) } else { Err(LockError::Deadlock(Cycle::Nesting)) };
         };
         seat.node.reset();
-        if try_steal(self.lock, self.cpu) {
+        if !self.cpu.streak.is_over() && try_steal(self.lock, self.cpu) {
             return Ok(());
         }
         let turn = if self.enter(&seat) { Turn::Head } else { self.wait_for_turn(&seat) };
         match turn {
-            Turn::Head => Head { lock: self.lock, seat: &seat, pending: false }.wait(self),
+            Turn::Head => Head::new(self.lock, &seat).wait(self),
             Turn::Flushed => {
                 self.cpu.counters().flushed.bump();
                 Err(LockError::TimedOut)
@@ -130,6 +144,7 @@ impl Waiter<'_> {
 
     /// ENTER: joins the queue; true if there was none, so that we are its head.
     fn enter(&self, seat: &Seat<'_>) -> bool {
+        self.cpu.streak.end();
         // Q1: publishes the reset of our node to who comes behind us, and shows us the node of who
         // is before us, or what the last head did.
         let before = self.lock.word.update(Ordering::AcqRel, |word| word.queued(Some(seat.tail)));
@@ -142,15 +157,17 @@ impl Waiter<'_> {
 
     /// QUEUED: no clock and no checks here, the head does them for all.
     fn wait_for_turn(&self, seat: &Seat<'_>) -> Turn {
-        let mut backoff = Backoff::new();
-        let mut gave_way = false;
-        loop {
+        for _ in 0..SPINS {
             if let Some(turn) = seat.node.turn() {
                 return turn;
             }
-            if backoff.wait() && !gave_way {
-                gave_way = true;
-                self.cpu.counters().parked.bump();
+            spin_loop();
+        }
+        self.cpu.counters().parked.bump();
+        loop {
+            seat.node.sleep(QUEUED_SLEEP);
+            if let Some(turn) = seat.node.turn() {
+                return turn;
             }
         }
     }
@@ -162,16 +179,24 @@ struct Head<'a> {
     seat: &'a Seat<'a>,
     /// We have set pending, so it is set.
     pending: bool,
+    /// A release has woken us, and a thief was quicker.
+    outrun: bool,
+    slept: bool,
+    /// Rounds that have passed.
+    rounds: u32,
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
+    fn new(lock: &'a RawRqSpinLock, seat: &'a Seat<'a>) -> Self {
+        Head { lock, seat, pending: false, outrun: false, slept: false, rounds: 0 }
+    }
+
     /// HEAD: one way or another, this returns within the timeout.
     fn wait(mut self, waiter: &Waiter<'_>) -> Result<(), LockError> {
         let cpu = waiter.cpu;
         // When we became head and when we last checked: both from the first look at the clock,
         // which a head that gets the lock in its first round does not need.
         let mut times = None;
-        let mut rounds: u32 = 0;
         loop {
             if self.claim() {
                 cpu.counters().claimed.bump();
@@ -198,23 +223,49 @@ impl Head<'_> {
                 self.leave();
                 return Err(LockError::DeadlinePassed);
             }
-            rounds = rounds.saturating_add(1);
-            if rounds == ROUNDS_BEFORE_CLAIM {
-                // Relaxed: it publishes nothing, and only we clear it again.
-                self.lock.word.update(Ordering::Relaxed, Word::pending);
-                self.pending = true;
-            }
-            if rounds == 1 {
-                cpu.counters().parked.bump();
-            }
-            end_round(rounds);
+            self.rest(cpu);
         }
+    }
+
+    /// Between two rounds: gives the processor to somebody else, first for a moment, as the lock may come soon, and then until
+    /// the lock is released.
+    ///
+    /// To be woken by a release costs the holder a system call. Where a thief takes the lock all the same there would be one
+    /// with every release, and of no use: who was outrun sleeps on without asking for it. The thief wakes it at the end of its turn.
+    fn rest(&mut self, cpu: &Cpu) {
+        self.rounds = self.rounds.saturating_add(1);
+        if self.rounds == ROUNDS_BEFORE_CLAIM {
+            // Relaxed: it publishes nothing, and only we clear it again.
+            self.lock.word.update(Ordering::Relaxed, Word::pending);
+            self.pending = true;
+        }
+        if self.rounds <= ROUNDS_AWAKE || self.pending && self.rounds < ROUNDS_BEFORE_CLAIM + ROUNDS_CLAIMING {
+            return end_round(self.rounds);
+        }
+        if !std::mem::replace(&mut self.slept, true) {
+            cpu.counters().parked.bump();
+        }
+        if self.outrun && !self.pending {
+            let word = self.lock.word.peek();
+            if word.is_locked() {
+                self.lock.word.sleep(word, HEAD_SLEEP);
+            }
+            return;
+        }
+        // P1, Relaxed: it only asks the holder for a wake. Either the release comes after it in the word's order and
+        // finds the bit, or it comes before it and there is nothing to sleep for; and the kernel compares the word again.
+        let Ok(before) = self.lock.word.change(Ordering::Relaxed, Word::parked) else {
+            return;
+        };
+        self.lock.word.sleep(before.parked().unwrap_or(before), HEAD_SLEEP);
+        let now = self.lock.word.peek();
+        self.outrun = now.is_locked() && !now.is_parked();
     }
 
     /// One round of spinning on the word; true if it has the lock.
     fn claim(&self) -> bool {
         self.lock.head.touch();
-        for _ in 0..SPINS {
+        for look in 0..LOOKS {
             // L3, Acquire: pairs with R1 as L1 does. And Q1: we leave the queue, and the tail may be
             // another's by now.
             let claimed = self.lock.word.change(Ordering::AcqRel, |word| word.claimed_by(self.seat.tail));
@@ -222,7 +273,7 @@ impl Head<'_> {
                 self.hand_on(before);
                 return true;
             }
-            spin_loop();
+            pause(if self.pending { CLAIMING_PAUSE } else { 1 << look });
         }
         false
     }
@@ -286,5 +337,5 @@ impl Head<'_> {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
 mod loom;

@@ -1,4 +1,5 @@
-//! The one place that knows whether the threads and atomics are real or loom's.
+//! The one place that knows whether the threads and atomics are real, loom's (`--cfg loom`) or
+//! shuttle's (`--cfg loom --cfg shuttle`: the same models' world, with another checker).
 //!
 //! Everything that takes part in the protocol is imported from here. The event counters are not:
 //! nothing is decided by them, and a model would only pay for their interleavings.
@@ -9,20 +10,82 @@ mod real {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
     pub(crate) use std::thread::yield_now;
 
+    use std::ops::Deref;
     use std::time::Duration;
 
-    /// Tests of a value, one pause instruction apart, before a waiter gives the processor away:
-    /// a few microseconds, less than a context switch costs.
+    use rustix::thread::futex::{self, Timespec};
+
+    /// Tests of its own node, one pause instruction apart, before a waiter goes to sleep: a few
+    /// microseconds, less than a context switch costs.
     pub(crate) const SPINS: u32 = 100;
 
-    /// Rounds (100 spins and a yield each) that the head lets thieves pass before it claims.
-    pub(crate) const ROUNDS_BEFORE_CLAIM: u32 = 3;
+    /// Looks at the word in a round of the head, and before queueing, each after twice the pause of the one before: 63 pause
+    /// instructions, a few microseconds. Every look takes the word's cache line away from whoever works with it.
+    pub(crate) const LOOKS: u32 = 6;
+
+    /// Pause instructions between looks at a word whose next release is ours.
+    pub(crate) const CLAIMING_PAUSE: u32 = 8;
+
+    /// Rounds of the head that end with a yield: the lock may come soon.
+    pub(crate) const ROUNDS_AWAKE: u32 = 1;
+
+    /// Rounds that the head lets thieves pass before it claims.
+    pub(crate) const ROUNDS_BEFORE_CLAIM: u32 = 4;
+
+    /// Rounds, from the claim on, in which it stays awake.
+    pub(crate) const ROUNDS_CLAIMING: u32 = 8;
+
+    /// How long the head sleeps for at most: until the next check for a deadlock.
+    pub(crate) const HEAD_SLEEP: Duration = Duration::from_millis(1);
+
+    /// And a waiter in the queue, who is woken when it has its turn. A safety net: nothing is checked there.
+    pub(crate) const QUEUED_SLEEP: Duration = Duration::from_millis(10);
+
+    /// How long a thief may go on; and how much longer while the head that it has woken has not come.
+    pub(crate) const TURN: Duration = Duration::from_micros(500);
+    pub(crate) const GRACE: Duration = Duration::from_micros(50);
+
+    /// Thefts between two looks at the clock.
+    pub(crate) const THEFTS_UNWATCHED: u32 = 32;
 
     /// Locks that one table of held locks can name; with its count it fills four cache lines.
     pub(crate) const HELD_MAX: usize = 31;
 
     /// Cpus that can be registered: 14 bits of the word, and 0 there means "no queue".
     pub(crate) const CPU_MAX: usize = 16_383;
+
+    /// A word to sleep on.
+    #[repr(transparent)]
+    pub(crate) struct Futex(AtomicU32);
+
+    impl Futex {
+        pub(crate) const fn new(value: u32) -> Self {
+            Futex(AtomicU32::new(value))
+        }
+
+        /// Sleeps until it is woken or the time is up; not at all if the word is not `expected`. It may return for no
+        /// reason, so whoever sleeps looks again.
+        pub(crate) fn sleep(&self, expected: u32, timeout: Duration) {
+            let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+            // Whatever it says, the waiter looks again.
+            let _ = futex::wait(&self.0, futex::Flags::PRIVATE, expected, Some(&timeout));
+        }
+
+        /// Wakes whoever sleeps.
+        pub(crate) fn wake(&self) {
+            // It fails only where nobody can sleep.
+            let _ = futex::wake(&self.0, futex::Flags::PRIVATE, 1);
+        }
+    }
+
+    impl Deref for Futex {
+        type Target = AtomicU32;
+
+        #[inline(always)]
+        fn deref(&self) -> &AtomicU32 {
+            &self.0
+        }
+    }
 
     /// Sleeps for a moment: for a thread that has yielded often and still sees no progress.
     #[expect(clippy::disallowed_methods, reason = "between looks at a value: its writer needs this processor")]
@@ -35,7 +98,12 @@ mod real {
         yield_now();
     }
 
-    /// Nothing: only the models watch who touches what.
+    pub(crate) use super::blind::Witness;
+}
+
+#[cfg(any(not(loom), shuttle))]
+mod blind {
+    /// Nothing: only loom watches who touches what.
     pub(crate) struct Witness;
 
     impl Witness {
@@ -53,12 +121,32 @@ mod real {
 
 #[cfg(loom)]
 mod model {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
-    pub(crate) use loom::thread::yield_now;
+    #[cfg(not(shuttle))]
+    pub(crate) use loom as checker;
+    #[cfg(shuttle)]
+    pub(crate) use shuttle as checker;
+
+    pub(crate) use checker::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
+    pub(crate) use checker::thread::yield_now;
+
+    use std::cell::Cell;
+    use std::ops::Deref;
+    use std::time::Duration;
+
+    use checker::sync::{Condvar, Mutex};
 
     // Every repetition of the same test multiplies the schedules and adds no new one.
     pub(crate) const SPINS: u32 = 1;
+    pub(crate) const LOOKS: u32 = 1;
+    pub(crate) const CLAIMING_PAUSE: u32 = 1;
+    pub(crate) const ROUNDS_AWAKE: u32 = 3;
     pub(crate) const ROUNDS_BEFORE_CLAIM: u32 = 1;
+    pub(crate) const ROUNDS_CLAIMING: u32 = 0;
+    pub(crate) const HEAD_SLEEP: Duration = Duration::ZERO;
+    pub(crate) const QUEUED_SLEEP: Duration = Duration::ZERO;
+    pub(crate) const TURN: Duration = Duration::MAX;
+    pub(crate) const GRACE: Duration = Duration::ZERO;
+    pub(crate) const THEFTS_UNWATCHED: u32 = u32::MAX;
     pub(crate) const HELD_MAX: usize = 3;
     pub(crate) const CPU_MAX: usize = 4;
 
@@ -69,6 +157,55 @@ mod model {
 
     pub(crate) fn doze() {
         yield_now();
+    }
+
+    std::thread_local! {
+        /// Whether sleeps end by being woken only. Models run all their threads on one.
+        static FOR_GOOD: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Says whether a sleep of the model that begins ends by being woken only, so that loom sees a deadlock where a wake is
+    /// lost. Otherwise a sleep is a moment, as if its time were up.
+    pub(crate) fn sleep_for_good(for_good: bool) {
+        FOR_GOOD.set(for_good);
+    }
+
+    /// As the kernel does it: the look at the word and the way to sleep are one step for those who wake.
+    pub(crate) struct Futex {
+        word: AtomicU32,
+        bed: Mutex<()>,
+        woken: Condvar,
+    }
+
+    impl Futex {
+        pub(crate) fn new(value: u32) -> Self {
+            Futex { word: AtomicU32::new(value), bed: Mutex::new(()), woken: Condvar::new() }
+        }
+
+        pub(crate) fn sleep(&self, expected: u32, _timeout: Duration) {
+            if !FOR_GOOD.get() {
+                return yield_now();
+            }
+            let bed = self.bed.lock().unwrap();
+            if self.word.load(Ordering::Relaxed) == expected {
+                drop(self.woken.wait(bed).unwrap());
+            }
+        }
+
+        pub(crate) fn wake(&self) {
+            if FOR_GOOD.get() {
+                let _bed = self.bed.lock().unwrap();
+                self.woken.notify_one();
+            }
+        }
+    }
+
+    impl Deref for Futex {
+        type Target = AtomicU32;
+
+        fn deref(&self) -> &AtomicU32 {
+            &self.word
+        }
     }
 
     /// The head's loop is not bounded, so it has to yield, but not before it has had the rounds in
@@ -84,12 +221,15 @@ mod model {
     /// loom fails a model in which a touch is not ordered, by happens-before, with every other touch
     /// and look. So a touch by everyone who takes himself for the owner proves that there is one at
     /// a time, and that each sees what the one before it did.
+    #[cfg(not(shuttle))]
     pub(crate) struct Witness(loom::cell::UnsafeCell<()>);
 
     // SAFETY: the cell holds no data, and loom checks every access to it; a data race on it is the
     // failure that the models look for.
+    #[cfg(not(shuttle))]
     unsafe impl Sync for Witness {}
 
+    #[cfg(not(shuttle))]
     impl Witness {
         pub(crate) fn new() -> Self {
             Witness(loom::cell::UnsafeCell::new(()))
@@ -102,6 +242,18 @@ mod model {
         pub(crate) fn look(&self) {
             self.0.with(|_| ());
         }
+    }
+
+    /// shuttle knows one order of all steps, and so no races.
+    #[cfg(shuttle)]
+    pub(crate) use super::blind::Witness;
+}
+
+/// So many pause instructions.
+#[inline]
+pub(crate) fn pause(times: u32) {
+    for _ in 0..times {
+        spin_loop();
     }
 }
 

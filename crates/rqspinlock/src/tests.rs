@@ -9,8 +9,10 @@ mod api;
 mod cases;
 #[cfg(not(loom))]
 mod harness;
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 pub(crate) mod loom;
+#[cfg(all(loom, shuttle))]
+mod shuttle;
 #[cfg(not(loom))]
 mod stress;
 #[cfg(not(loom))]

@@ -10,8 +10,9 @@
 //!
 //! - *locked*: 0 or 1.
 //! - *pending*: the head of the queue has claimed the next release; nobody steals any more.
-//! - *parked*: reserved for "somebody sleeps on this word". Every transition carries it along and
-//!   the release clears it together with *locked*, so that it can never outlive a holder.
+//! - *parked*: the head of the queue sleeps on this word. It sets it, of a lock that is held; every
+//!   transition carries it along but those by which the head leaves; who releases the lock and finds it
+//!   clears it and wakes the sleeper.
 //! - *tail*: the last node of the queue, by the Cpu that owns it (plus one) and its nesting index.
 //!   Zero means that there is no queue.
 //!
@@ -24,7 +25,9 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use crate::cpu::CpuId;
-use crate::sync::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::sync::{Futex, Ordering};
 
 const LOCKED: u32 = 1;
 const LOCKED_MASK: u32 = 0xff;
@@ -109,14 +112,24 @@ impl Word {
         Word(self.0 | PENDING)
     }
 
+    /// The head sleeps on a lock that is held: (t, p, 1) -> (t, p, 1), parked
+    pub(crate) fn parked(self) -> Option<Word> {
+        self.is_locked().then_some(Word(self.0 | PARKED))
+    }
+
     /// (*, p, l) -> (tail, p, l)
     pub(crate) fn queued(self, tail: Option<Tail>) -> Word {
         Word(self.0 & !TAIL_MASK | tail.map_or(0, Tail::bits))
     }
 
+    /// What only the head sets goes with it: the next one sets its own.
+    fn without_head(self) -> Word {
+        Word(self.0 & !(PENDING | PARKED))
+    }
+
     /// The head `me` leaves the queue: (me, *, l) -> (0, 0, l), (other, *, l) -> (other, 0, l)
     pub(crate) fn left_by(self, me: Tail) -> Word {
-        let word = Word(self.0 & !PENDING);
+        let word = self.without_head();
         if word.tail() == Some(me) { word.queued(None) } else { word }
     }
 
@@ -128,7 +141,7 @@ impl Word {
 
     /// The queue of a lock that is held is cut off: (*, *, 1) -> (0, 0, 1)
     pub(crate) fn flushed(self) -> Option<Word> {
-        self.is_locked().then_some(Word(self.0 & !PENDING).queued(None))
+        self.is_locked().then_some(self.without_head().queued(None))
     }
 }
 
@@ -145,17 +158,17 @@ impl fmt::Debug for Word {
 
 /// The word in memory. All-zero bytes are an unlocked lock.
 #[cfg_attr(not(loom), repr(transparent))]
-pub(crate) struct AtomicWord(AtomicU32);
+pub(crate) struct AtomicWord(Futex);
 
 impl AtomicWord {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
-        AtomicWord(AtomicU32::new(0))
+        AtomicWord(Futex::new(0))
     }
 
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
-        AtomicWord(AtomicU32::new(0))
+        AtomicWord(Futex::new(0))
     }
 
     /// A look at the word, to decide what to try; whatever is decided is checked by [`Self::change`].
@@ -168,24 +181,54 @@ impl AtomicWord {
     /// The fast path: (0, 0, 0) -> (0, 0, 1).
     #[inline]
     pub(crate) fn lock_fast(&self) -> bool {
-        self.0
-            .compare_exchange(
-                Word::UNLOCKED.0,
-                Word::HELD.0,
-                // L1, Acquire: pairs with R1 in `release`; the holder sees the last one's writes.
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            )
-            .is_ok()
+        // The look first: past a queue, an exchange that must fail is half of what a theft costs. (In a model it only
+        // multiplies the schedules: it decides nothing that the exchange does not.)
+        (cfg!(loom) || self.peek() == Word::UNLOCKED)
+            && self
+                .0
+                .compare_exchange(
+                    Word::UNLOCKED.0,
+                    Word::HELD.0,
+                    // L1, Acquire: pairs with R1 in `release`; the holder sees the last one's writes.
+                    Ordering::Acquire,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
     }
 
-    /// The release: (t, p, 1) -> (t, p, 0), and *parked* goes with *locked*.
+    /// The release: (t, p, 1) -> (t, p, 0); then, if the head sleeps, *parked* goes, and the head is woken.
     #[inline]
     pub(crate) fn release(&self) {
         // R1, Release: pairs with the Acquire of whoever locks next (L1, L2 and L3); it also keeps
         // the cleared table entry (held.rs) before it. A read-modify-write, because a plain
-        // store would wipe out the tail and break the release sequence of those queued.
-        self.0.fetch_and(!(LOCKED_MASK | PARKED), Ordering::Release);
+        // store would wipe out the tail and break the release sequence of those queued. A subtraction,
+        // because that gives the old word for nothing, where an "and" would take a loop.
+        let before = self.0.fetch_sub(LOCKED, Ordering::Release);
+        if before & PARKED != 0 {
+            self.wake_parked();
+        }
+    }
+
+    /// P1, the other half. The head may have said "parked" anew since the release, of a thief's lock: clearing that is no
+    /// harm, since the wake comes after it. Either it finds the head asleep, or the head's word is not the one it wanted to
+    /// sleep on any more.
+    #[cold]
+    #[inline(never)]
+    fn wake_parked(&self) {
+        // Relaxed: it publishes nothing; the kernel orders it before the wake.
+        self.0.fetch_and(!PARKED, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Wakes who sleeps on the word.
+    pub(crate) fn wake(&self) {
+        self.0.wake();
+    }
+
+    /// Sleeps, at most for `timeout`, until it is woken: by the release, if `word` says *parked*, and otherwise by a thief at
+    /// the end of its turn. Not at all where the word is another one by now.
+    pub(crate) fn sleep(&self, word: Word, timeout: Duration) {
+        self.0.sleep(word.0, timeout);
     }
 
     /// Applies `transition` until it holds; gives back the word it was applied to, or, if

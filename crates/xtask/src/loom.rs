@@ -1,4 +1,5 @@
-//! The loom models: every interleaving, within loom's bounds, of the lock and of the hand-overs.
+//! The models: every interleaving, within loom's bounds, of the lock and of the hand-overs; and random ones of longer
+//! lives of the lock, by shuttle.
 
 use anyhow::Result;
 
@@ -8,18 +9,22 @@ use crate::job::{Job, cargo, target_dir};
 const MODELLED: [&str; 2] = ["rqspinlock", "cpu-executor"];
 
 pub fn run(job: &mut Job) -> Result<()> {
-    let flags = match std::env::var("RUSTFLAGS") {
-        Ok(flags) => format!("{flags} --cfg loom"),
-        Err(_) => "--cfg loom".to_owned(),
-    };
     for package in MODELLED {
-        // Other flags make other artifacts: in a folder of their own they do not push out the usual ones.
-        // Optimized, because a model runs its body a hundred thousand times.
-        let mut test = cargo("test --release --lib");
-        test.args(["--package", package, "loom"])
-            .env("RUSTFLAGS", &flags)
-            .env("CARGO_TARGET_DIR", target_dir().join("loom"));
-        job.run_tests(test)?;
+        models(job, package, "--cfg loom", "loom")?;
     }
-    Ok(())
+    models(job, "rqspinlock", "--cfg loom --cfg shuttle", "shuttle")
+}
+
+fn models(job: &mut Job, package: &str, cfg: &str, checker: &str) -> Result<()> {
+    let flags = match std::env::var("RUSTFLAGS") {
+        Ok(flags) => format!("{flags} {cfg}"),
+        Err(_) => cfg.to_owned(),
+    };
+    // Other flags make other artifacts: in a folder of their own they do not push out the usual ones.
+    // Optimized, because a model runs its body a hundred thousand times.
+    let mut test = cargo("test --release --lib");
+    test.args(["--package", package, checker])
+        .env("RUSTFLAGS", flags)
+        .env("CARGO_TARGET_DIR", target_dir().join(checker));
+    job.run_tests(test)
 }

@@ -5,6 +5,7 @@ use ::loom::sync::Arc;
 use ::loom::thread;
 
 use super::*;
+use crate::sync::sleep_for_good;
 use crate::tests::assert_at_rest;
 use crate::tests::loom::{Ready, TIMEOUT, model};
 use crate::word::Tail;
@@ -50,7 +51,7 @@ fn flush_of_three() {
             thread::yield_now();
         }
         let last = last.take_place();
-        assert!(Head { lock: &lock, seat: &first, pending: false }.flush());
+        assert!(Head::new(&lock, &first).flush());
         assert_eq!(last.node.turn(), Some(Turn::Flushed));
         let early = second.join().unwrap();
 
@@ -59,4 +60,75 @@ fn flush_of_three() {
         assert_at_rest(&lock);
         [early, !early]
     });
+}
+
+/// Sleeps end by a wake only. The one behind a head sleeps on its node while the head leaves, with or without the lock.
+#[test]
+fn a_sleeping_waiter_is_told() {
+    let outcomes = ["it slept", "it did not"];
+    sleep_for_good(true);
+    model("a_sleeping_waiter_is_told", 4, outcomes, || {
+        let lock = Arc::new(RawRqSpinLock::new());
+        let (first, second) = (Ready::patient().cpu(), Ready::patient());
+        let head = Waiter { lock: &lock, cpu: &first, deadline: None };
+        let seat = head.take_place();
+        let behind = {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || {
+                let cpu = second.cpu();
+                let waiter = Waiter { lock: &lock, cpu: &cpu, deadline: None };
+                let seat = waiter.take_place();
+                assert_eq!(waiter.wait_for_turn(&seat), Turn::Head);
+                Head::new(&lock, &seat).leave();
+                drop(seat);
+                assert!(cpu.is_idle());
+                cpu.events().snapshot().parked > 0
+            })
+        };
+        while lock.word.peek().tail() == Some(seat.tail) {
+            thread::yield_now();
+        }
+        Head::new(&lock, &seat).leave();
+        let slept = behind.join().unwrap();
+        drop(seat);
+        assert_at_rest(&lock);
+        [slept, !slept]
+    });
+    sleep_for_good(false);
+}
+
+/// The same for a head that flushes.
+#[test]
+fn sleeping_waiters_are_flushed() {
+    let outcomes = ["it slept", "it did not"];
+    sleep_for_good(true);
+    model("sleeping_waiters_are_flushed", 4, outcomes, || {
+        let lock = Arc::new(RawRqSpinLock::new());
+        let (holder, first, second) = (Ready::patient().cpu(), Ready::patient().cpu(), Ready::patient());
+        lock.lock(&holder, None).unwrap();
+        let head = Waiter { lock: &lock, cpu: &first, deadline: None };
+        let seat = head.take_place();
+        let behind = {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || {
+                let cpu = second.cpu();
+                let waiter = Waiter { lock: &lock, cpu: &cpu, deadline: None };
+                let seat = waiter.take_place();
+                assert_eq!(waiter.wait_for_turn(&seat), Turn::Flushed);
+                drop(seat);
+                cpu.events().snapshot().parked > 0
+            })
+        };
+        while lock.word.peek().tail() == Some(seat.tail) {
+            thread::yield_now();
+        }
+        assert!(Head::new(&lock, &seat).flush());
+        let slept = behind.join().unwrap();
+        drop(seat);
+        // SAFETY: `holder` has the lock.
+        unsafe { lock.unlock(&holder) };
+        assert_at_rest(&lock);
+        [slept, !slept]
+    });
+    sleep_for_good(false);
 }

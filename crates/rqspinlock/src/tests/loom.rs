@@ -2,17 +2,7 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p rqspinlock --release --lib loom`
 //!
-//! | model | proves |
-//! |---|---|
-//! | [`fast_path_and_unlock`] | exclusion and visibility of the value; registration |
-//! | [`thief_against_claiming_head`] | a thief and a head never both win; no pending is left behind |
-//! | [`queue_hand_over`] | exclusion and one head at a time along a queue; nobody is forgotten |
-//! | [`head_gives_up_alone`] | leaving clears pending and the tail in one, against the release |
-//! | [`head_gives_up_before_a_successor`] | headship goes on to who is behind, or to a newcomer |
-//! | [`flush_against_release`] | everyone of a flushed queue is told, once, and nobody else |
-//! | [`retry_after_a_flush`] | nodes of a flushed queue may be used at once in the next |
-//! | `slow::loom::flush_of_three` | the same for a node in the middle of the queue |
-//! | [`one_of_two_sees_abba`] | two Cpus that want each other's lock are not both overlooked |
+//! What each proves stands in the crate's documentation.
 //!
 //! Every model ends with the word, the tables and the nodes at rest. In all of them witnesses
 //! (`sync.rs`) check that there is one head at a time, that each happens after the one before it,
@@ -26,6 +16,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::assert_at_rest;
+use crate::sync::sleep_for_good;
 use crate::{Clock, Cpu, Cycle, Events, Guard, LockError, RqSpinLock};
 
 /// Runs `body` in every schedule with at most `preemptions` preemptions.
@@ -313,6 +304,24 @@ fn retry_after_a_flush() {
         assert_ended(&lock, u32::from(first) + u32::from(second));
         [second && patient.flushed == 1, first && hasty.timeouts == 1]
     });
+}
+
+/// Here a sleep ends by a wake only: were one lost, loom would report that nobody can go on.
+#[test]
+fn a_sleeping_head_is_woken() {
+    let outcomes = ["the head slept", "it did not"];
+    sleep_for_good(true);
+    model("a_sleeping_head_is_woken", 3, outcomes, || {
+        let lock = counter();
+        let holder = Ready::patient().cpu();
+        let held = lock.lock(&holder).unwrap();
+        let head = locker(&lock, Ready::patient());
+        release(held);
+        let events = head.join().unwrap();
+        assert_ended(&lock, 1);
+        [events.parked > 0, events.parked == 0]
+    });
+    sleep_for_good(false);
 }
 
 /// Both clocks stand still, so the only check is the one before queueing: were both overlooked,

@@ -5,6 +5,7 @@
 //! command (the arrows between crates, what the root may hold) are in `tests/it/`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod container;
 mod deny;
@@ -25,6 +26,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::ci::Step;
+use crate::job::Job;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,6 +60,12 @@ enum Task {
     },
     #[command(flatten)]
     Step(Step),
+    /// Measure a part of Holdfast beside its peers: `lock` (its options: `cargo xtask bench lock --help`)
+    Bench {
+        /// What to measure, and options for it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WHAT", required = true)]
+        what: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -71,6 +79,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let steps = match cli.task {
         Task::Ci { only } => ci::select(&only),
         Task::Step(step) => vec![step],
+        Task::Bench { what } => {
+            bench::run(&mut if cli.list { Job::listing() } else { Job::new() }, &what)?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     let passed = if cli.list { ci::list(&steps)? } else { ci::run(&steps) };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -24,6 +24,7 @@ const ARROWS: &[Arrows] = &[
     Arrows { from: "holdfast-proto", to: &[], in_tests: &[] },
     Arrows { from: "holdfastd", to: &["engine", "holdfast-proto"], in_tests: &["holdfast"] },
     Arrows { from: "holdfast", to: &["holdfast-proto"], in_tests: &["holdfastd"] },
+    Arrows { from: "bench", to: &["rqspinlock"], in_tests: &[] },
     Arrows { from: "xtask", to: &[], in_tests: &[] },
 ];
 

@@ -18,7 +18,7 @@ pub struct Events {
     pub queued: u64,
     /// Acquisitions as the head of a queue.
     pub claimed: u64,
-    /// Times a waiter stopped spinning, in the queue or at its head, and gave the processor away.
+    /// Waits, in the queue or at its head, in which the waiter went to sleep.
     pub parked: u64,
     /// Acquisitions tried once only, because all queue nodes were in use (nesting).
     pub trylock_fallback: u64,

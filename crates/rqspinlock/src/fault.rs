@@ -13,7 +13,8 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cpu::Cpu;
 use crate::error::{LockError, LockId};
@@ -48,6 +49,12 @@ pub(crate) struct OfCpu(Cell<Option<Plan>>);
 
 /// The plans of locks, by their addresses.
 static OF_LOCKS: Mutex<Option<HashMap<LockId, Plan>>> = Mutex::new(None);
+/// How many those are. Without any, nobody meets at the mutex: it would order what a stress test wants to collide.
+static PLANNED: AtomicUsize = AtomicUsize::new(0);
+
+fn of_locks() -> MutexGuard<'static, Option<HashMap<LockId, Plan>>> {
+    OF_LOCKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Cpu {
     /// The `n`-th acquisition from now on that is asked of this Cpu fails with `error`: the next one is the first. In place of
@@ -72,27 +79,34 @@ impl RawRqSpinLock {
     /// If `n` is 0.
     pub fn refuse(&self, n: u64, error: LockError) {
         let plan = Plan::new(n, error);
-        let mut plans = OF_LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.get_or_insert_default().insert(self.id(), plan);
+        let mut plans = of_locks();
+        let plans = plans.get_or_insert_default();
+        plans.insert(self.id(), plan);
+        // Relaxed: who is to be refused comes after this call in the order of its own test.
+        PLANNED.store(plans.len(), Ordering::Relaxed);
     }
 
     /// Takes back the plan of this lock; true if it has not refused anything yet.
     pub fn clear_refusal(&self) -> bool {
-        let mut plans = OF_LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.as_mut().is_some_and(|plans| plans.remove(&self.id()).is_some())
+        of_locks().as_mut().is_some_and(|plans| {
+            let cleared = plans.remove(&self.id()).is_some();
+            PLANNED.store(plans.len(), Ordering::Relaxed);
+            cleared
+        })
     }
 }
 
 /// What the plans say to this acquisition. Both are counted down, also by one that is refused.
 pub(crate) fn check(lock: &RawRqSpinLock, cpu: &Cpu) -> Result<(), LockError> {
     let of_cpu = step(cpu.plan().0.take(), |plan| cpu.plan().0.set(Some(plan)));
-    let of_lock = {
-        let mut plans = OF_LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
-        match plans.as_mut() {
-            Some(plans) => step(plans.remove(&lock.id()), |plan| _ = plans.insert(lock.id(), plan)),
-            None => Ok(()),
-        }
-    };
+    if PLANNED.load(Ordering::Relaxed) == 0 {
+        return of_cpu;
+    }
+    let of_lock = of_locks().as_mut().map_or(Ok(()), |plans| {
+        let answer = step(plans.remove(&lock.id()), |plan| _ = plans.insert(lock.id(), plan));
+        PLANNED.store(plans.len(), Ordering::Relaxed);
+        answer
+    });
     of_cpu.and(of_lock)
 }
 
@@ -107,7 +121,7 @@ fn step(plan: Option<Plan>, keep: impl FnOnce(Plan)) -> Result<(), LockError> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use crate::{Cpu, Cycle, LockError, RqSpinLock};
 

@@ -98,7 +98,7 @@ impl Node {
             if let Some(next) = Tail::from_bits(self.next.load(Ordering::Acquire)) {
                 return next;
             }
-            backoff.wait_long();
+            backoff.wait();
         }
     }
 

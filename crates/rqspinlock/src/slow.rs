@@ -56,13 +56,16 @@ use crate::error::{Cycle, LockError};
 use crate::lock::RawRqSpinLock;
 use crate::registry::{Turn, registry};
 use crate::sync::{
-    CLAIMING_PAUSE, HEAD_SLEEP, LOOKS, Ordering, QUEUED_SLEEP, ROUNDS_AWAKE, ROUNDS_BEFORE_CLAIM, ROUNDS_CLAIMING,
-    SPINS, end_round, pause, spin_loop,
+    CLAIMING_PAUSE, LOOKS, Ordering, ROUNDS_AWAKE, ROUNDS_BEFORE_CLAIM, ROUNDS_CLAIMING, SPINS, end_round, pause,
+    spin_loop,
 };
 use crate::word::Word;
 
-/// Between two checks for an ABBA deadlock by the head of a queue.
+/// Between two checks for an ABBA deadlock by the head of a queue, which sleeps no longer than that.
 const ABBA_CHECK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How long a waiter in the queue sleeps at most. A safety net: it is woken when it has its turn, and checks nothing before.
+const QUEUED_SLEEP: Duration = Duration::from_millis(10);
 
 /// Acquires `lock`, which the fast path has just found taken; `cpu` has pushed it.
 #[cold]
@@ -248,7 +251,7 @@ impl<'a> Head<'a> {
         if self.outrun && !self.pending {
             let word = self.lock.word.peek();
             if word.is_locked() {
-                self.lock.word.sleep(word, HEAD_SLEEP);
+                self.lock.word.sleep(word, ABBA_CHECK_INTERVAL);
             }
             return;
         }
@@ -257,7 +260,7 @@ impl<'a> Head<'a> {
         let Ok(before) = self.lock.word.change(Ordering::Relaxed, Word::parked) else {
             return;
         };
-        self.lock.word.sleep(before.parked().unwrap_or(before), HEAD_SLEEP);
+        self.lock.word.sleep(before.parked().unwrap_or(before), ABBA_CHECK_INTERVAL);
         let now = self.lock.word.peek();
         self.outrun = now.is_locked() && !now.is_parked();
     }

@@ -14,11 +14,17 @@
 //! A streak belongs to a Cpu and not to a lock: it counts what the thread takes from others, wherever.
 
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cpu::Cpu;
 use crate::lock::RawRqSpinLock;
-use crate::sync::{GRACE, THEFTS_UNWATCHED, TURN};
+
+/// How long a thief may go on.
+const TURN: Duration = Duration::from_micros(500);
+/// How much longer, while the head that it has woken has not come.
+const GRACE: Duration = Duration::from_micros(50);
+/// Thefts between two looks at the clock.
+const THEFTS_UNWATCHED: u32 = 32;
 
 /// See the module.
 #[derive(Default)]
@@ -62,7 +68,7 @@ impl Streak {
         }
     }
 
-    /// It queues, or has come into its lock as the head of a queue.
+    /// It queues.
     pub(crate) fn end(&self) {
         self.thefts.set(0);
         self.since.set(None);

@@ -35,19 +35,6 @@ mod real {
     /// Rounds, from the claim on, in which it stays awake.
     pub(crate) const ROUNDS_CLAIMING: u32 = 8;
 
-    /// How long the head sleeps for at most: until the next check for a deadlock.
-    pub(crate) const HEAD_SLEEP: Duration = Duration::from_millis(1);
-
-    /// And a waiter in the queue, who is woken when it has its turn. A safety net: nothing is checked there.
-    pub(crate) const QUEUED_SLEEP: Duration = Duration::from_millis(10);
-
-    /// How long a thief may go on; and how much longer while the head that it has woken has not come.
-    pub(crate) const TURN: Duration = Duration::from_micros(500);
-    pub(crate) const GRACE: Duration = Duration::from_micros(50);
-
-    /// Thefts between two looks at the clock.
-    pub(crate) const THEFTS_UNWATCHED: u32 = 32;
-
     /// Locks that one table of held locks can name; with its count it fills four cache lines.
     pub(crate) const HELD_MAX: usize = 31;
 
@@ -142,11 +129,6 @@ mod model {
     pub(crate) const ROUNDS_AWAKE: u32 = 3;
     pub(crate) const ROUNDS_BEFORE_CLAIM: u32 = 1;
     pub(crate) const ROUNDS_CLAIMING: u32 = 0;
-    pub(crate) const HEAD_SLEEP: Duration = Duration::ZERO;
-    pub(crate) const QUEUED_SLEEP: Duration = Duration::ZERO;
-    pub(crate) const TURN: Duration = Duration::MAX;
-    pub(crate) const GRACE: Duration = Duration::ZERO;
-    pub(crate) const THEFTS_UNWATCHED: u32 = u32::MAX;
     pub(crate) const HELD_MAX: usize = 3;
     pub(crate) const CPU_MAX: usize = 4;
 
@@ -262,39 +244,27 @@ pub(crate) use model::*;
 #[cfg(not(loom))]
 pub(crate) use real::*;
 
-/// Waiting for another thread's next step: spin, then yield, and doze if told that it may be long.
+/// Waiting for another thread's next step, which may have been preempted between two instructions: spin, then yield,
+/// then doze.
 pub(crate) struct Backoff {
-    spins: u32,
-    yields: u32,
+    steps: u32,
 }
 
 impl Backoff {
-    /// Yields before [`Backoff::wait_long`] starts to sleep.
+    /// Yields before it dozes.
     const YIELDS: u32 = 64;
 
     pub(crate) fn new() -> Self {
-        Backoff { spins: 0, yields: 0 }
+        Backoff { steps: 0 }
     }
 
-    /// One step of waiting; true if it gave the processor away.
+    /// One step of waiting.
     #[inline]
-    pub(crate) fn wait(&mut self) -> bool {
-        if self.spins < SPINS {
-            self.spins += 1;
-            spin_loop();
-            return false;
+    pub(crate) fn wait(&mut self) {
+        if self.steps >= SPINS + Self::YIELDS {
+            return doze();
         }
-        yield_now();
-        true
-    }
-
-    /// One step of waiting for a thread that may have been preempted between two instructions.
-    #[inline]
-    pub(crate) fn wait_long(&mut self) {
-        if self.yields >= Self::YIELDS {
-            doze();
-        } else if self.wait() {
-            self.yields += 1;
-        }
+        self.steps += 1;
+        if self.steps <= SPINS { spin_loop() } else { yield_now() }
     }
 }

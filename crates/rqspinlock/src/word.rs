@@ -211,7 +211,7 @@ impl AtomicWord {
 
     /// P1, the other half. The head may have said "parked" anew since the release, of a thief's lock: clearing that is no
     /// harm, since the wake comes after it. Either it finds the head asleep, or the head's word is not the one it wanted to
-    /// sleep on any more.
+    /// sleep on any more. (The word is touched after the release: a lock must outlive its unlock, as `&self` says.)
     #[cold]
     #[inline(never)]
     fn wake_parked(&self) {

@@ -48,7 +48,7 @@ pub(super) async fn serve<H: Handler>(stream: Stream, caller: Caller, handler: H
             async move {
                 let answer = answer.await;
                 if !is_stream {
-                    streams::taken_by(Instant::now() + transfer_timeout);
+                    streams::answered(transfer_timeout);
                 }
                 Ok::<_, Infallible>(answer.map(Sliced::new))
             }

@@ -12,6 +12,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -24,14 +25,14 @@ use tonic::body::Body;
 const SLICE: usize = 16 * 1024;
 
 tokio::task_local! {
-    /// By when the client must have taken the answer of the call that this task runs; none: it has no answer yet, or one
+    /// How long the client may take over the answer of the call that this task runs; none: it has no answer yet, or one
     /// that takes as long as it takes.
-    static TAKEN_BY: Cell<Option<Instant>>;
+    static PATIENCE: Cell<Option<Duration>>;
 }
 
-/// Says, from within a call, by when its answer must have been taken.
-pub(super) fn taken_by(deadline: Instant) {
-    TAKEN_BY.with(|taken_by| taken_by.set(Some(deadline)));
+/// Says, from within a call that has its answer, how long that may take.
+pub(super) fn answered(patience: Duration) {
+    PATIENCE.with(|cell| cell.set(Some(patience)));
 }
 
 /// Runs the calls of a connection, each as a task. One whose answer is not taken in time is dropped, which resets its stream.
@@ -44,7 +45,7 @@ where
     F::Output: Send,
 {
     fn execute(&self, call: F) {
-        tokio::spawn(TAKEN_BY.scope(Cell::new(None), async move {
+        tokio::spawn(PATIENCE.scope(Cell::new(None), async move {
             let mut call = pin!(call);
             let mut timer = pin!(None::<Sleep>);
             poll_fn(|cx| {
@@ -52,7 +53,8 @@ where
                     return Poll::Ready(());
                 }
                 if timer.is_none() {
-                    timer.set(TAKEN_BY.with(Cell::get).map(sleep_until));
+                    // Only here: nearly all answers are gone with the poll that made them, and need no clock.
+                    timer.set(PATIENCE.with(Cell::get).map(|patience| sleep_until(Instant::now() + patience)));
                 }
                 let Some(timer) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
                 timer.poll(cx).map(|()| tracing::debug!("call cut: its answer was not taken in time"))

@@ -62,47 +62,11 @@ fn flush_of_three() {
     });
 }
 
-/// Sleeps end by a wake only. The one behind a head sleeps on its node while the head leaves, with or without the lock.
-#[test]
-fn a_sleeping_waiter_is_told() {
+/// One sleeps on its node behind a head, which goes somehow and so tells it `told`. Sleeps end by a wake only.
+fn sleeps_behind(name: &'static str, told: Turn, go: fn(Head<'_>)) {
     let outcomes = ["it slept", "it did not"];
     sleep_for_good(true);
-    model("a_sleeping_waiter_is_told", 4, outcomes, || {
-        let lock = Arc::new(RawRqSpinLock::new());
-        let (first, second) = (Ready::patient().cpu(), Ready::patient());
-        let head = Waiter { lock: &lock, cpu: &first, deadline: None };
-        let seat = head.take_place();
-        let behind = {
-            let lock = Arc::clone(&lock);
-            thread::spawn(move || {
-                let cpu = second.cpu();
-                let waiter = Waiter { lock: &lock, cpu: &cpu, deadline: None };
-                let seat = waiter.take_place();
-                assert_eq!(waiter.wait_for_turn(&seat), Turn::Head);
-                Head::new(&lock, &seat).leave();
-                drop(seat);
-                assert!(cpu.is_idle());
-                cpu.events().snapshot().parked > 0
-            })
-        };
-        while lock.word.peek().tail() == Some(seat.tail) {
-            thread::yield_now();
-        }
-        Head::new(&lock, &seat).leave();
-        let slept = behind.join().unwrap();
-        drop(seat);
-        assert_at_rest(&lock);
-        [slept, !slept]
-    });
-    sleep_for_good(false);
-}
-
-/// The same for a head that flushes.
-#[test]
-fn sleeping_waiters_are_flushed() {
-    let outcomes = ["it slept", "it did not"];
-    sleep_for_good(true);
-    model("sleeping_waiters_are_flushed", 4, outcomes, || {
+    model(name, 4, outcomes, move || {
         let lock = Arc::new(RawRqSpinLock::new());
         let (holder, first, second) = (Ready::patient().cpu(), Ready::patient().cpu(), Ready::patient());
         lock.lock(&holder, None).unwrap();
@@ -114,15 +78,19 @@ fn sleeping_waiters_are_flushed() {
                 let cpu = second.cpu();
                 let waiter = Waiter { lock: &lock, cpu: &cpu, deadline: None };
                 let seat = waiter.take_place();
-                assert_eq!(waiter.wait_for_turn(&seat), Turn::Flushed);
+                assert_eq!(waiter.wait_for_turn(&seat), told);
+                if told == Turn::Head {
+                    Head::new(&lock, &seat).leave();
+                }
                 drop(seat);
+                assert!(cpu.is_idle());
                 cpu.events().snapshot().parked > 0
             })
         };
         while lock.word.peek().tail() == Some(seat.tail) {
             thread::yield_now();
         }
-        assert!(Head::new(&lock, &seat).flush());
+        go(Head::new(&lock, &seat));
         let slept = behind.join().unwrap();
         drop(seat);
         // SAFETY: `holder` has the lock.
@@ -131,4 +99,14 @@ fn sleeping_waiters_are_flushed() {
         [slept, !slept]
     });
     sleep_for_good(false);
+}
+
+#[test]
+fn a_sleeping_waiter_is_told() {
+    sleeps_behind("a_sleeping_waiter_is_told", Turn::Head, |head| head.leave());
+}
+
+#[test]
+fn sleeping_waiters_are_flushed() {
+    sleeps_behind("sleeping_waiters_are_flushed", Turn::Flushed, |head| assert!(head.flush()));
 }

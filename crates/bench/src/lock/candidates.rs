@@ -8,14 +8,13 @@ use rqspinlock::{Cpu, RqSpinLock};
 use spin::mutex::TicketMutex;
 
 /// A lock around a number.
-pub trait Candidate: Sync {
+pub trait Candidate: Default + Sync {
     const NAME: &'static str;
     /// Whether it serves in the order of coming, so that nobody overtakes.
     const FAIR: bool;
     /// What a thread needs to take it.
     type Thread;
 
-    fn new() -> Self;
     fn thread() -> Self::Thread;
     /// Runs the section with the lock held; false if the lock was refused.
     fn with(&self, thread: &mut Self::Thread, section: impl FnOnce(&mut u64)) -> bool;
@@ -25,10 +24,6 @@ impl Candidate for RqSpinLock<u64> {
     const NAME: &'static str = "rqspinlock";
     const FAIR: bool = false;
     type Thread = Cpu;
-
-    fn new() -> Self {
-        RqSpinLock::new(0)
-    }
 
     fn thread() -> Cpu {
         Cpu::register().expect("there are 16,383")
@@ -46,16 +41,13 @@ impl Candidate for RqSpinLock<u64> {
     }
 }
 
+#[derive(Default)]
 pub struct Std(Mutex<u64>);
 
 impl Candidate for Std {
     const NAME: &'static str = "std Mutex";
     const FAIR: bool = false;
     type Thread = ();
-
-    fn new() -> Self {
-        Self(Mutex::new(0))
-    }
 
     fn thread() {}
 
@@ -66,16 +58,13 @@ impl Candidate for Std {
     }
 }
 
+#[derive(Default)]
 pub struct ParkingLot(parking_lot::Mutex<u64>);
 
 impl Candidate for ParkingLot {
     const NAME: &'static str = "parking_lot";
     const FAIR: bool = false;
     type Thread = ();
-
-    fn new() -> Self {
-        Self(parking_lot::Mutex::new(0))
-    }
 
     fn thread() {}
 
@@ -87,16 +76,13 @@ impl Candidate for ParkingLot {
 }
 
 /// parking_lot, each release handing the lock to whoever has waited longest.
+#[derive(Default)]
 pub struct ParkingLotFair(parking_lot::Mutex<u64>);
 
 impl Candidate for ParkingLotFair {
     const NAME: &'static str = "parking_lot, fair";
     const FAIR: bool = true;
     type Thread = ();
-
-    fn new() -> Self {
-        Self(parking_lot::Mutex::new(0))
-    }
 
     fn thread() {}
 
@@ -109,16 +95,13 @@ impl Candidate for ParkingLotFair {
     }
 }
 
+#[derive(Default)]
 pub struct Ticket(TicketMutex<u64>);
 
 impl Candidate for Ticket {
     const NAME: &'static str = "spin, ticket";
     const FAIR: bool = true;
     type Thread = ();
-
-    fn new() -> Self {
-        Self(TicketMutex::new(0))
-    }
 
     fn thread() {}
 
@@ -129,16 +112,13 @@ impl Candidate for Ticket {
     }
 }
 
+#[derive(Default)]
 pub struct Mcs(McsMutex<u64>);
 
 impl Candidate for Mcs {
     const NAME: &'static str = "mcslock, yielding";
     const FAIR: bool = true;
     type Thread = MutexNode;
-
-    fn new() -> Self {
-        Self(McsMutex::new(0))
-    }
 
     fn thread() -> MutexNode {
         MutexNode::new()

@@ -58,7 +58,7 @@ pub struct Outcome {
 const SAMPLED: u64 = 16;
 
 pub fn measure<C: Candidate>(threads: usize, section: Section, duration: Duration) -> Outcome {
-    let lock = C::new();
+    let lock = C::default();
     let (start, stop) = (Barrier::new(threads + 2), AtomicBool::new(false));
     let every = if section.nanoseconds < 1_000 { SAMPLED } else { 1 };
     let run = || {
@@ -122,7 +122,7 @@ pub fn measure<C: Candidate>(threads: usize, section: Section, duration: Duratio
 /// Nanoseconds of a lock and an unlock that nobody disturbs.
 pub fn uncontended<C: Candidate>() -> f64 {
     const TIMES: u32 = 2_000_000;
-    let (lock, mut thread) = (C::new(), C::thread());
+    let (lock, mut thread) = (C::default(), C::thread());
     let began = Instant::now();
     for _ in 0..TIMES {
         C::with(black_box(&lock), &mut thread, |value| *value += 1);

@@ -33,22 +33,31 @@ fn draw<B: DrawingBackend>(
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     root.fill(&WHITE)?;
     for (area, Panel { nanoseconds, lines }) in root.split_evenly((1, panels.len())).iter().zip(panels) {
-        let threads = || lines.iter().flat_map(|line| line.points.iter().map(|(threads, _)| f64::from(*threads)));
+        // Powers of two.
+        let threads =
+            || lines.iter().flat_map(|line| line.points.iter().map(|(threads, _)| f64::from(*threads).log2()));
         let speeds = || lines.iter().flat_map(|line| line.points.iter().map(|(_, speed)| *speed));
         let (least, most) = (speeds().fold(f64::MAX, f64::min).max(1e-4), speeds().fold(1e-3, f64::max));
-        let (fewest, many) = (threads().fold(f64::MAX, f64::min), threads().fold(2.0, f64::max));
+        let (fewest, many) = (threads().fold(f64::MAX, f64::min), threads().fold(1.0, f64::max));
         let mut chart = ChartBuilder::on(area)
             .caption(format!("sections of {nanoseconds} ns"), ("sans-serif", 16))
             .margin(10)
             .x_label_area_size(36)
             .y_label_area_size(56)
-            .build_cartesian_2d((fewest * 0.9..many * 1.1).log_scale(), (least * 0.7..most * 2.0).log_scale())?;
-        chart.configure_mesh().disable_mesh().x_desc("threads").y_desc("million sections a second").draw()?;
+            .build_cartesian_2d(fewest - 0.2..many + 0.2, (least * 0.7..most * 2.0).log_scale())?;
+        chart
+            .configure_mesh()
+            .disable_mesh()
+            .x_labels(6)
+            .x_label_formatter(&|power| format!("{:.0}", power.exp2()))
+            .x_desc("threads")
+            .y_desc("million sections a second")
+            .draw()?;
         for (index, line) in lines.iter().enumerate() {
             let color = Palette99::pick(index).to_rgba();
             // The first is ours.
             let style = color.stroke_width(if index == 0 { 4 } else { 2 });
-            let points = || line.points.iter().map(|(threads, speed)| (f64::from(*threads), speed.max(1e-4)));
+            let points = || line.points.iter().map(|(threads, speed)| (f64::from(*threads).log2(), speed.max(1e-4)));
             chart
                 .draw_series(LineSeries::new(points(), style))?
                 .label(line.name)

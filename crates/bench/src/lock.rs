@@ -33,9 +33,9 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 1000])]
     sections: Vec<u64>,
 
-    /// Only locks whose name contains this
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Only locks whose name contains one of these
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    only: Vec<String>,
 
     /// Write the throughput as a picture, too
     #[arg(long, value_name = "FILE.svg")]
@@ -88,7 +88,8 @@ fn nanoseconds(value: u64) -> String {
 }
 
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    let entries: Vec<_> = entries().into_iter().filter(|entry| entry.name.contains(&options.only)).collect();
+    let wanted = |entry: &Entry| options.only.is_empty() || options.only.iter().any(|only| entry.name.contains(only));
+    let entries: Vec<_> = entries().into_iter().filter(wanted).collect();
     println!("uncontended lock and unlock, median of {} rounds", options.rounds);
     let mut rounds = vec![Vec::new(); entries.len()];
     for _ in 0..options.rounds {

@@ -32,12 +32,14 @@ impl Section {
     }
 }
 
-#[inline]
+/// Not inlined, and in registers alone: the same instructions for every lock, whatever stands around them.
+#[inline(never)]
 fn work(steps: u64) {
-    let mut value = 1_u64;
+    let mut value = black_box(1_u64);
     for _ in 0..steps {
-        value = black_box(value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        value = value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
     }
+    black_box(value);
 }
 
 /// What came of it.

@@ -7,10 +7,14 @@
 //! ```
 //!
 //! A stack of lock addresses, written by its owner only and read by everyone who looks for a
-//! deadlock. It is a hint for the reader and exact for the owner: a lock is pushed **before** the
-//! attempt to take it, so that two Cpus about to wait for each other cannot both be overlooked, and
-//! its entry is cleared **before** the word is released, so that a thread that is preempted in
+//! deadlock. It is a hint for the reader and exact for the owner: a lock that must be waited for is pushed **before**
+//! its owner looks at the tables of others, so that two Cpus about to wait for each other cannot both be overlooked, and
+//! a lock is removed **before** the word is released, so that a thread that is preempted in
 //! between does not show a lock that it no longer holds.
+//!
+//! A lock that is had at once is pushed after that, and so for a moment is held by nobody's table. Its holder waits for nothing
+//! in that moment, so it is part of no cycle. (That way nothing stands in the store buffer when the word is changed, which waits
+//! for it to drain: several nanoseconds. Linux pushes first, since an interrupt may come in between and want the same lock.)
 //!
 //! Past [`HELD_MAX`] locks the count still moves, but the entry is not stored.
 //!
@@ -62,7 +66,7 @@ impl HeldTable {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// A lock is about to be acquired (or, by `try_lock`, has been).
+    /// A lock is about to be waited for, or has just been acquired.
     #[inline]
     pub(crate) fn push(&self, lock: LockId) {
         let count = self.count();
@@ -75,57 +79,47 @@ impl HeldTable {
 
     /// The acquisition of the top has failed.
     pub(crate) fn withdraw(&self) {
-        let top = self.count() - 1;
-        if let Some(entry) = self.entries.get(top) {
-            entry.store(EMPTY, Ordering::Relaxed);
-        }
-        // H1: whoever sees the lower count sees the cleared entry.
-        self.count.store(top, Ordering::Release);
-    }
-
-    /// First half of an unlock, before the word is released: the lock's entry goes.
-    #[inline]
-    pub(crate) fn clear(&self, lock: LockId) -> Removal {
-        let top = self.count().wrapping_sub(1);
-        match self.entries.get(top) {
-            Some(entry) if entry.load(Ordering::Relaxed) == lock.addr() => {
-                // Relaxed: the release of the word (R1) orders it.
-                entry.store(EMPTY, Ordering::Relaxed);
-                Removal::InOrder
-            }
-            _ => self.clear_below(lock),
-        }
-    }
-
-    /// Second half of an unlock, after the word was released.
-    #[inline]
-    pub(crate) fn shrink(&self) {
         // H1
         self.count.store(self.count() - 1, Ordering::Release);
     }
 
-    /// Clears a lock that is not the stored top.
+    /// A lock is about to be released, which was pushed at `position`.
+    #[inline]
+    pub(crate) fn remove(&self, lock: LockId, position: usize) -> Removal {
+        // What is stored does not depend on what is loaded, so the release need not wait for the loads.
+        let top = position + 1 == self.count();
+        let same = self.entries.get(position).is_some_and(|entry| entry.load(Ordering::Relaxed) == lock.addr());
+        if top && same {
+            // H1
+            self.count.store(position, Ordering::Release);
+            return Removal::InOrder;
+        }
+        self.close_gap(lock)
+    }
+
+    /// Removes a lock that is not the stored top: those above it move down.
     #[cold]
-    fn clear_below(&self, lock: LockId) -> Removal {
+    fn close_gap(&self, lock: LockId) -> Removal {
         let count = self.count();
         let stored = count.min(HELD_MAX);
         let position = match self.position(stored, lock.addr()) {
-            Some(position) => position,
+            Some(position) => Some(position),
             // Taken when the table was full, so it has no entry to clear, nor can its order be told.
-            None if count > HELD_MAX => return Removal::InOrder,
+            None if count > HELD_MAX => None,
             // The same, and since then locks below it have left out of order: it is the empty entry.
-            None => match self.position(stored, EMPTY) {
-                Some(position) => position,
-                None => return Removal::InOrder,
-            },
+            None => self.position(stored, EMPTY),
         };
-        // Every value that a reader can catch on the way is a lock that is still held.
-        for i in position..stored - 1 {
-            let above = self.entries[i + 1].load(Ordering::Relaxed);
-            self.entries[i].store(above, Ordering::Relaxed);
+        if let Some(position) = position {
+            // Every value that a reader can catch on the way is a lock that is still held.
+            for i in position..stored - 1 {
+                let above = self.entries[i + 1].load(Ordering::Relaxed);
+                self.entries[i].store(above, Ordering::Relaxed);
+            }
+            self.entries[stored - 1].store(EMPTY, Ordering::Relaxed);
         }
-        self.entries[stored - 1].store(EMPTY, Ordering::Relaxed);
-        if position + 1 == count { Removal::InOrder } else { Removal::OutOfOrder }
+        // H1
+        self.count.store(count.wrapping_sub(1), Ordering::Release);
+        if position.is_none_or(|position| position + 1 == count) { Removal::InOrder } else { Removal::OutOfOrder }
     }
 
     /// Is `lock` below the top, that is, held? Of the owner's own table, whose top is the lock that

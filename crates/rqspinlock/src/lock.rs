@@ -55,16 +55,13 @@ impl RawRqSpinLock {
     pub fn lock(&self, cpu: &Cpu, deadline: Option<Instant>) -> Result<(), LockError> {
         #[cfg(feature = "fault-injection")]
         crate::fault::check(self, cpu)?;
-        // Push, then try: who is about to wait must be seen waiting (held.rs).
-        cpu.held().push(self.id());
         if self.word.lock_fast() {
             cpu.counters().fast.bump();
-            Ok(())
-        } else if !cpu.streak.is_over() && slow::try_steal(self, cpu) {
-            Ok(())
-        } else {
-            slow::lock(self, cpu, deadline)
+        } else if cpu.streak.is_over() || !slow::try_steal(self, cpu) {
+            return slow::lock(self, cpu, deadline);
         }
+        cpu.held().push(self.id());
+        Ok(())
     }
 
     /// Takes the lock if nobody holds it and nobody has claimed it.
@@ -96,11 +93,20 @@ impl RawRqSpinLock {
     /// accessed on the strength of that acquisition any more.
     #[inline]
     pub unsafe fn unlock(&self, cpu: &Cpu) {
-        if cpu.held().clear(self.id()) == Removal::OutOfOrder {
+        // SAFETY: as this function's.
+        unsafe { self.unlock_at(cpu, cpu.held().count().wrapping_sub(1)) }
+    }
+
+    /// The same by somebody who knows where in the table of held locks this one was put, if it still stands there.
+    ///
+    /// # Safety
+    /// As of `unlock`.
+    #[inline]
+    unsafe fn unlock_at(&self, cpu: &Cpu, position: usize) {
+        if cpu.held().remove(self.id(), position) == Removal::OutOfOrder {
             out_of_order(cpu);
         }
         self.word.release();
-        cpu.held().shrink();
     }
 
     /// Instead of an unlock, when what the lock protects may be half changed: leaves the lock
@@ -261,13 +267,14 @@ impl<T: ?Sized> fmt::Debug for RqSpinLock<T> {
 pub struct Guard<'a, T: ?Sized> {
     lock: &'a RqSpinLock<T>,
     cpu: &'a Cpu,
+    position: usize,
     taken_in_panic: bool,
 }
 
 impl<'a, T: ?Sized> Guard<'a, T> {
     #[inline]
     fn new(lock: &'a RqSpinLock<T>, cpu: &'a Cpu) -> Self {
-        Guard { lock, cpu, taken_in_panic: std::thread::panicking() }
+        Guard { lock, cpu, position: cpu.held().count() - 1, taken_in_panic: std::thread::panicking() }
     }
 }
 
@@ -299,7 +306,7 @@ impl<T: ?Sized> Drop for Guard<'_, T> {
         }
         // SAFETY: this guard was made by an acquisition of this lock by this Cpu, is being dropped,
         // and cannot be dropped twice; references to the value do not outlive it.
-        unsafe { self.lock.raw.unlock(self.cpu) }
+        unsafe { self.lock.raw.unlock_at(self.cpu, self.position) }
     }
 }
 

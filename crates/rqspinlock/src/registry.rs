@@ -94,12 +94,22 @@ impl Node {
     pub(crate) fn successor(&self) -> Tail {
         let mut backoff = Backoff::new();
         loop {
-            // N1, the Acquire half.
-            if let Some(next) = Tail::from_bits(self.next.load(Ordering::Acquire)) {
+            if let Some(next) = self.linked() {
                 return next;
             }
             backoff.wait();
         }
+    }
+
+    /// The node behind this one, if it has linked itself by now.
+    pub(crate) fn linked(&self) -> Option<Tail> {
+        // N1, the Acquire half.
+        Tail::from_bits(self.next.load(Ordering::Acquire))
+    }
+
+    /// Wakes the owner of this node if it sleeps: its turn is near.
+    pub(crate) fn rouse(&self) {
+        self.flag.wake();
     }
 
     /// Tells the owner of this node what has become of it; the last access to the node but for a wake.
@@ -122,7 +132,7 @@ impl Node {
         // P2, Relaxed: it only asks for a wake. Who tells the turn later swaps this out and sees it; where the turn has
         // been told, or sleeping was said before, nothing changes. And the kernel compares the flag again.
         let _ = self.flag.compare_exchange(Turn::WAITING, Turn::SLEEPING, Ordering::Relaxed, Ordering::Relaxed);
-        self.flag.sleep(Turn::SLEEPING, timeout);
+        let _ = self.flag.sleep(Turn::SLEEPING, timeout);
     }
 
     /// What the owner has been told, if anything yet.

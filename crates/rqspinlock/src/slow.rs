@@ -1,9 +1,10 @@
 //! Acquiring a lock that is not free.
 //!
 //! ```text
-//!            lock(): push the table entry, CAS (0,0,0) -> (0,0,1) --- acquired (fast)
-//!                              | taken; or our turn as a thief is over: on to ENTER
-//!   AA? Deadlock(Aa) <---- [ STEAL ]  a few looks: (*,0,0) -> (*,0,1) -- acquired (stolen)
+//!            lock(): (0,0,0) -> (0,0,1) ------------------------------ acquired (fast)
+//!                    (*,0,0) -> (*,0,1), if our turn is not over ------ acquired (stolen)
+//!                              | taken: push the table entry
+//!   AA? Deadlock(Aa) <---- [ STEAL ]  a few looks more, but not when our turn is ending
 //!                              |
 //! ABBA? Deadlock(Abba) <-- [ ENTER ]  no node left: one try, Deadlock(Nesting)
 //!                              |      tail := me
@@ -14,9 +15,9 @@
 //!               |                             |  some spins, then asleep on the node
 //!               v                             |
 //!           [ HEAD ] <------ told "head" -----'
-//!            |  | |  each round: a few looks at the word, the checks, and a yield or a sleep on the word
+//!            |  | |  each round: a look at the word, the checks, and a sleep on the word
 //!            |  | |  (a release wakes it, a thief at the end of its turn, or the next check);
-//!            |  | |  in the fourth round: set pending (the next release is ours)
+//!            |  | |  in the third round: set pending (the next release is ours), and stay awake for some
 //!            |  | |
 //!            |  | `- locked = 0: CLAIM: lock, clear pending, clear the tail if it is ours;
 //!            |  |    otherwise tell the successor "head" ------------ acquired (claimed)
@@ -56,8 +57,8 @@ use crate::error::{Cycle, LockError};
 use crate::lock::RawRqSpinLock;
 use crate::registry::{Turn, registry};
 use crate::sync::{
-    CLAIMING_PAUSE, LOOKS, Ordering, ROUNDS_AWAKE, ROUNDS_BEFORE_CLAIM, ROUNDS_CLAIMING, SPINS, end_round, pause,
-    spin_loop,
+    CLAIMING_PAUSE, COURTESY, LOOKS, LOOKS_CLAIMING, Ordering, ROUNDS_BEFORE_CLAIM, ROUNDS_CLAIMING, SPINS, end_round,
+    pause, spin_loop,
 };
 use crate::word::Word;
 
@@ -67,10 +68,12 @@ const ABBA_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long a waiter in the queue sleeps at most. A safety net: it is woken when it has its turn, and checks nothing before.
 const QUEUED_SLEEP: Duration = Duration::from_millis(10);
 
-/// Acquires `lock`, which the fast path has just found taken; `cpu` has pushed it.
+/// Acquires `lock`, which the fast path has just found taken.
 #[cold]
 #[inline(never)]
 pub(crate) fn lock(lock: &RawRqSpinLock, cpu: &Cpu, deadline: Option<Instant>) -> Result<(), LockError> {
+    // Push, then wait: who is about to wait must be seen waiting (held.rs).
+    cpu.held().push(lock.id());
     let waiter = Waiter { lock, cpu, deadline };
     waiter.acquire().inspect_err(|error| {
         cpu.held().withdraw();
@@ -111,7 +114,8 @@ impl Waiter<'_> {
         if let Some(cycle) = deadlock::aa(self.lock, self.cpu) {
             return Err(LockError::Deadlock(cycle));
         }
-        if !self.cpu.streak.is_over() {
+        let steals = !self.cpu.streak.is_ending();
+        if steals {
             // The first look was the caller's.
             for look in 1..LOOKS {
                 pause(1 << look);
@@ -132,10 +136,15 @@ impl Waiter<'_> {
             return if try_steal(self.lock, self.cpu) { Ok(()) } else { Err(LockError::Deadlock(Cycle::Nesting)) };
         };
         seat.node.reset();
-        if !self.cpu.streak.is_over() && try_steal(self.lock, self.cpu) {
+        if steals && try_steal(self.lock, self.cpu) {
             return Ok(());
         }
-        let turn = if self.enter(&seat) { Turn::Head } else { self.wait_for_turn(&seat) };
+        let turn = if self.enter(&seat) {
+            Turn::Head
+        } else {
+            // Whose turn has ended has a whole queue before it.
+            self.wait_for_turn(&seat, if steals { SPINS } else { 0 })
+        };
         match turn {
             Turn::Head => Head::new(self.lock, &seat).wait(self),
             Turn::Flushed => {
@@ -159,8 +168,8 @@ impl Waiter<'_> {
     }
 
     /// QUEUED: no clock and no checks here, the head does them for all.
-    fn wait_for_turn(&self, seat: &Seat<'_>) -> Turn {
-        for _ in 0..SPINS {
+    fn wait_for_turn(&self, seat: &Seat<'_>, spins: u32) -> Turn {
+        for _ in 0..spins {
             if let Some(turn) = seat.node.turn() {
                 return turn;
             }
@@ -230,30 +239,31 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Between two rounds: gives the processor to somebody else, first for a moment, as the lock may come soon, and then until
-    /// the lock is released.
+    /// Between two rounds: gives the processor to somebody else until the lock is released.
     ///
     /// To be woken by a release costs the holder a system call. Where a thief takes the lock all the same there would be one
     /// with every release, and of no use: who was outrun sleeps on without asking for it. The thief wakes it at the end of its turn.
     fn rest(&mut self, cpu: &Cpu) {
         self.rounds = self.rounds.saturating_add(1);
         if self.rounds == ROUNDS_BEFORE_CLAIM {
+            // Who comes after us is to be told as soon as we have the lock, and to wake it takes longer than many a section:
+            // better now, while somebody works. It goes back to sleep where that is too early.
+            if let Some(next) = self.seat.node.linked() {
+                registry().node(next).rouse();
+            }
             // Relaxed: it publishes nothing, and only we clear it again.
             self.lock.word.update(Ordering::Relaxed, Word::pending);
             self.pending = true;
+            return;
         }
-        if self.rounds <= ROUNDS_AWAKE || self.pending && self.rounds < ROUNDS_BEFORE_CLAIM + ROUNDS_CLAIMING {
+        if self.pending && self.rounds < ROUNDS_BEFORE_CLAIM + ROUNDS_CLAIMING {
             return end_round(self.rounds);
         }
         if !std::mem::replace(&mut self.slept, true) {
             cpu.counters().parked.bump();
         }
         if self.outrun && !self.pending {
-            let word = self.lock.word.peek();
-            if word.is_locked() {
-                self.lock.word.sleep(word, ABBA_CHECK_INTERVAL);
-            }
-            return;
+            return self.lock.word.nap(ABBA_CHECK_INTERVAL);
         }
         // P1, Relaxed: it only asks the holder for a wake. Either the release comes after it in the word's order and
         // finds the bit, or it comes before it and there is nothing to sleep for; and the kernel compares the word again.
@@ -265,10 +275,19 @@ impl<'a> Head<'a> {
         self.outrun = now.is_locked() && !now.is_parked();
     }
 
-    /// One round of spinning on the word; true if it has the lock.
+    /// One round: looks at the word, and takes the lock if it finds it free; true if it has it.
+    ///
+    /// As long as others may take it, only if it is still free a moment later: the one who works takes it again at once, and to
+    /// snatch it from him in between would end a turn that has hardly begun.
     fn claim(&self) -> bool {
         self.lock.head.touch();
-        for look in 0..LOOKS {
+        if !self.pending {
+            if self.lock.word.peek().is_locked() {
+                return false;
+            }
+            pause(COURTESY);
+        }
+        for _ in 0..if self.pending { LOOKS_CLAIMING } else { 1 } {
             // L3, Acquire: pairs with R1 as L1 does. And Q1: we leave the queue, and the tail may be
             // another's by now.
             let claimed = self.lock.word.change(Ordering::AcqRel, |word| word.claimed_by(self.seat.tail));
@@ -276,7 +295,7 @@ impl<'a> Head<'a> {
                 self.hand_on(before);
                 return true;
             }
-            pause(if self.pending { CLAIMING_PAUSE } else { 1 << look });
+            pause(CLAIMING_PAUSE);
         }
         false
     }

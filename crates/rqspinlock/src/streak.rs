@@ -8,8 +8,9 @@
 //!
 //! A thread that runs takes a free lock again at once, and faster than any sleeper can wake: that is what makes the lock
 //! fast with more threads than processors, and would starve the others. So each thief has a turn. At its end it wakes the
-//! head of the queue, which claims the next release while the thief still works; whatever keeps the head from it (it may
-//! be waiting for this very processor), a moment later the thief leaves the lock alone and goes to the end of the queue.
+//! head of the queue, which claims the next release while the thief still works, and the thief goes to the end of the queue
+//! as soon as it finds the lock taken. Whatever keeps the head from it (it may be waiting for this very processor), a moment
+//! later the thief leaves the lock alone, and wakes it once more, since nobody else would.
 //!
 //! A streak belongs to a Cpu and not to a lock: it counts what the thread takes from others, wherever.
 
@@ -23,16 +24,22 @@ use crate::lock::RawRqSpinLock;
 const TURN: Duration = Duration::from_micros(500);
 /// How much longer, while the head that it has woken has not come.
 const GRACE: Duration = Duration::from_micros(50);
-/// Thefts between two looks at the clock.
-const THEFTS_UNWATCHED: u32 = 32;
+/// About how long it steals between two looks at the clock, each of which costs as much as several thefts.
+const LOOK: Duration = Duration::from_micros(10);
+/// Thefts between two looks at most.
+const UNWATCHED_MAX: u32 = 127;
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Streak {
-    /// Locks taken past a queue since this Cpu was last in one.
-    thefts: Cell<u32>,
-    /// The time of the first of them.
-    since: Cell<Option<Instant>>,
+    /// Thefts until the next look at the clock.
+    left: Cell<u32>,
+    /// Thefts between the last two looks, as many as took about `LOOK`.
+    unwatched: Cell<u32>,
+    /// The times of the first theft since this Cpu was last in a queue, and of the last look.
+    times: Cell<Option<(Instant, Instant)>>,
+    /// The head has been woken, to end it.
+    ending: Cell<bool>,
     over: Cell<bool>,
 }
 
@@ -43,14 +50,17 @@ impl Streak {
         self.over.get()
     }
 
+    /// Whether it must queue as soon as the lock is taken by somebody else.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
     /// It has taken `lock` past a queue.
     #[inline]
     pub(crate) fn overtook(&self, lock: &RawRqSpinLock, cpu: &Cpu) {
-        let thefts = self.thefts.get();
-        self.thefts.set(thefts.wrapping_add(1));
-        // A look at the clock costs as much as several thefts.
-        if thefts.is_multiple_of(THEFTS_UNWATCHED) {
-            self.look(lock, cpu);
+        match self.left.get().checked_sub(1) {
+            Some(left) => self.left.set(left),
+            None => self.look(lock, cpu),
         }
     }
 
@@ -58,20 +68,33 @@ impl Streak {
     #[inline(never)]
     fn look(&self, lock: &RawRqSpinLock, cpu: &Cpu) {
         let now = cpu.now();
-        let Some(since) = self.since.get() else {
-            return self.since.set(Some(now));
+        let Some((since, looked)) = self.times.get() else {
+            return self.times.set(Some((now, now)));
         };
+        self.times.set(Some((since, now)));
+        let took = now.saturating_duration_since(looked);
+        let unwatched = self.unwatched.get();
+        self.unwatched.set(match took {
+            _ if took < LOOK / 2 => (2 * unwatched + 1).min(UNWATCHED_MAX),
+            _ if took > LOOK => unwatched / 2,
+            _ => unwatched,
+        });
+        self.left.set(self.unwatched.get());
         let lasted = now.saturating_duration_since(since);
+        let ending = lasted >= TURN;
         self.over.set(lasted >= TURN + GRACE);
-        if lasted >= TURN {
+        // Once to begin with, so that it comes while we work, and once for sure, as nobody will have the lock then.
+        if ending && !self.ending.replace(ending) || self.over.get() {
             lock.word.wake();
         }
     }
 
     /// It queues.
     pub(crate) fn end(&self) {
-        self.thefts.set(0);
-        self.since.set(None);
+        self.left.set(0);
+        self.unwatched.set(0);
+        self.times.set(None);
+        self.ending.set(false);
         self.over.set(false);
     }
 }
@@ -81,7 +104,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::{GRACE, THEFTS_UNWATCHED, TURN};
+    use super::{GRACE, TURN, UNWATCHED_MAX};
     use crate::{Clock, Cpu, ManualClock, RawRqSpinLock};
 
     struct Shared(Arc<ManualClock>);
@@ -92,21 +115,32 @@ mod tests {
         }
     }
 
+    /// Thefts, each after `every`, until the turn is over.
+    fn steal(time: &ManualClock, lock: &RawRqSpinLock, cpu: &Cpu, every: Duration) -> Duration {
+        let began = time.now();
+        while !cpu.streak.is_over() {
+            assert!(time.now() - began < Duration::from_secs(1), "a turn ends");
+            cpu.streak.overtook(lock, cpu);
+            time.advance(every);
+        }
+        time.now() - began
+    }
+
     #[test]
     fn a_turn_ends_by_time_and_anew_with_every_queue() {
         let (time, lock) = (Arc::new(ManualClock::new()), RawRqSpinLock::new());
         let cpu = Cpu::builder().clock(Shared(Arc::clone(&time))).register().unwrap();
-        let steal = || (0..THEFTS_UNWATCHED).for_each(|_| cpu.streak.overtook(&lock, &cpu));
-        for _ in 0..2 {
-            steal();
-            time.advance(TURN + GRACE - Duration::from_nanos(1));
-            steal();
-            assert!(!cpu.streak.is_over());
-            time.advance(Duration::from_nanos(1));
-            steal();
-            assert!(cpu.streak.is_over(), "it has to queue now");
+        for every in [10, 100, 1_000, 10_000, 100_000, 20].map(Duration::from_nanos) {
             cpu.streak.end();
-            assert!(!cpu.streak.is_over());
+            assert!(!cpu.streak.is_ending() && !cpu.streak.is_over());
+            let lasted = steal(&time, &lock, &cpu, every);
+            let ought = TURN + GRACE;
+            assert!(
+                lasted > ought && lasted < ought + Duration::from_micros(20).max(2 * every),
+                "{lasted:?} by {every:?}"
+            );
+            assert!(cpu.streak.is_ending(), "it has woken the head before");
+            assert!(cpu.streak.unwatched.get() <= UNWATCHED_MAX);
         }
     }
 }

@@ -13,24 +13,29 @@ mod real {
     use std::ops::Deref;
     use std::time::Duration;
 
+    use rustix::io::Errno;
     use rustix::thread::futex::{self, Timespec};
 
     /// Tests of its own node, one pause instruction apart, before a waiter goes to sleep: a few
     /// microseconds, less than a context switch costs.
     pub(crate) const SPINS: u32 = 100;
 
-    /// Looks at the word in a round of the head, and before queueing, each after twice the pause of the one before: 63 pause
-    /// instructions, a few microseconds. Every look takes the word's cache line away from whoever works with it.
+    /// Looks at the word before queueing, each after twice the pause of the one before: 62 pause instructions, a few
+    /// microseconds. Every look takes the word's cache line away from whoever works with it.
     pub(crate) const LOOKS: u32 = 6;
 
-    /// Pause instructions between looks at a word whose next release is ours.
+    /// Looks in a round at a word whose next release is ours, and the pause instructions between them.
+    pub(crate) const LOOKS_CLAIMING: u32 = 6;
     pub(crate) const CLAIMING_PAUSE: u32 = 8;
 
-    /// Rounds of the head that end with a yield: the lock may come soon.
-    pub(crate) const ROUNDS_AWAKE: u32 = 1;
+    /// Pause instructions between the wake by a release and the look whether a thief was quicker: it has made a system call.
+    pub(crate) const COURTESY: u32 = 48;
+
+    /// Attempts of the head to fall asleep on a word that changes.
+    pub(crate) const NAPS: u32 = 16;
 
     /// Rounds that the head lets thieves pass before it claims.
-    pub(crate) const ROUNDS_BEFORE_CLAIM: u32 = 4;
+    pub(crate) const ROUNDS_BEFORE_CLAIM: u32 = 3;
 
     /// Rounds, from the claim on, in which it stays awake.
     pub(crate) const ROUNDS_CLAIMING: u32 = 8;
@@ -50,12 +55,11 @@ mod real {
             Futex(AtomicU32::new(value))
         }
 
-        /// Sleeps until it is woken or the time is up; not at all if the word is not `expected`. It may return for no
-        /// reason, so whoever sleeps looks again.
-        pub(crate) fn sleep(&self, expected: u32, timeout: Duration) {
+        /// Sleeps until it is woken or the time is up; not at all, and false, if the word is not `expected`. It may return for
+        /// no reason, so whoever sleeps looks again.
+        pub(crate) fn sleep(&self, expected: u32, timeout: Duration) -> bool {
             let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
-            // Whatever it says, the waiter looks again.
-            let _ = futex::wait(&self.0, futex::Flags::PRIVATE, expected, Some(&timeout));
+            futex::wait(&self.0, futex::Flags::PRIVATE, expected, Some(&timeout)) != Err(Errno::AGAIN)
         }
 
         /// Wakes whoever sleeps.
@@ -125,10 +129,12 @@ mod model {
     // Every repetition of the same test multiplies the schedules and adds no new one.
     pub(crate) const SPINS: u32 = 1;
     pub(crate) const LOOKS: u32 = 1;
+    pub(crate) const LOOKS_CLAIMING: u32 = 1;
     pub(crate) const CLAIMING_PAUSE: u32 = 1;
-    pub(crate) const ROUNDS_AWAKE: u32 = 3;
+    pub(crate) const COURTESY: u32 = 1;
+    pub(crate) const NAPS: u32 = 1;
     pub(crate) const ROUNDS_BEFORE_CLAIM: u32 = 1;
-    pub(crate) const ROUNDS_CLAIMING: u32 = 0;
+    pub(crate) const ROUNDS_CLAIMING: u32 = 3;
     pub(crate) const HELD_MAX: usize = 3;
     pub(crate) const CPU_MAX: usize = 4;
 
@@ -164,14 +170,17 @@ mod model {
             Futex { word: AtomicU32::new(value), bed: Mutex::new(()), woken: Condvar::new() }
         }
 
-        pub(crate) fn sleep(&self, expected: u32, _timeout: Duration) {
+        pub(crate) fn sleep(&self, expected: u32, _timeout: Duration) -> bool {
             if !FOR_GOOD.get() {
-                return yield_now();
+                yield_now();
+                return true;
             }
             let bed = self.bed.lock().unwrap();
-            if self.word.load(Ordering::Relaxed) == expected {
+            let sleeps = self.word.load(Ordering::Relaxed) == expected;
+            if sleeps {
                 drop(self.woken.wait(bed).unwrap());
             }
+            sleeps
         }
 
         pub(crate) fn wake(&self) {

@@ -27,7 +27,7 @@ use std::num::NonZeroU32;
 use crate::cpu::CpuId;
 use std::time::Duration;
 
-use crate::sync::{Futex, Ordering};
+use crate::sync::{Futex, NAPS, Ordering};
 
 const LOCKED: u32 = 1;
 const LOCKED_MASK: u32 = 0xff;
@@ -225,10 +225,22 @@ impl AtomicWord {
         self.0.wake();
     }
 
-    /// Sleeps, at most for `timeout`, until it is woken: by the release, if `word` says *parked*, and otherwise by a thief at
-    /// the end of its turn. Not at all where the word is another one by now.
+    /// Sleeps on a word that says *parked*, at most for `timeout`, until the release. Not at all where the word is another one
+    /// by now.
     pub(crate) fn sleep(&self, word: Word, timeout: Duration) {
-        self.0.sleep(word.0, timeout);
+        let _ = self.0.sleep(word.0, timeout);
+    }
+
+    /// Sleeps while others take and release the lock, at most for `timeout`, until a thief wakes it at the end of its turn. Not
+    /// at all where the lock is free.
+    pub(crate) fn nap(&self, timeout: Duration) {
+        // The kernel lets nobody sleep on a word that has changed since the look, and this one does all the time.
+        for _ in 0..NAPS {
+            let word = self.peek();
+            if !word.is_locked() || self.0.sleep(word.0, timeout) {
+                return;
+            }
+        }
     }
 
     /// Applies `transition` until it holds; gives back the word it was applied to, or, if

@@ -40,7 +40,7 @@ fn flush_of_three() {
                 let cpu = middle.cpu();
                 let waiter = Waiter { lock: &lock, cpu: &cpu, deadline: None };
                 let seat = waiter.take_place();
-                assert_eq!(waiter.wait_for_turn(&seat), Turn::Flushed);
+                assert_eq!(waiter.wait_for_turn(&seat, SPINS), Turn::Flushed);
                 drop(seat);
                 assert_eq!(lock.lock(&cpu, None), Err(LockError::TimedOut));
                 assert!(cpu.is_idle());
@@ -78,7 +78,7 @@ fn sleeps_behind(name: &'static str, told: Turn, go: fn(Head<'_>)) {
                 let cpu = second.cpu();
                 let waiter = Waiter { lock: &lock, cpu: &cpu, deadline: None };
                 let seat = waiter.take_place();
-                assert_eq!(waiter.wait_for_turn(&seat), told);
+                assert_eq!(waiter.wait_for_turn(&seat, SPINS), told);
                 if told == Turn::Head {
                     Head::new(&lock, &seat).leave();
                 }

@@ -11,6 +11,8 @@ mod cases;
 mod harness;
 #[cfg(all(loom, not(shuttle)))]
 pub(crate) mod loom;
+#[cfg(not(loom))]
+mod random;
 #[cfg(all(loom, shuttle))]
 mod shuttle;
 #[cfg(not(loom))]

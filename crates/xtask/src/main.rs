@@ -17,6 +17,7 @@ mod lint;
 mod loom;
 mod proto;
 mod server;
+mod stress;
 mod test;
 
 use std::path::Path;
@@ -66,6 +67,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WHAT", required = true)]
         what: Vec<String>,
     },
+    /// Let 64 threads do everything to the lock at random, for as long as is asked for
+    Stress(stress::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -79,13 +82,17 @@ fn main() -> anyhow::Result<ExitCode> {
     let steps = match cli.task {
         Task::Ci { only } => ci::select(&only),
         Task::Step(step) => vec![step],
-        Task::Bench { what } => {
-            bench::run(&mut if cli.list { Job::listing() } else { Job::new() }, &what)?;
-            return Ok(ExitCode::SUCCESS);
-        }
+        Task::Bench { what } => return alone(cli.list, |job| bench::run(job, &what)),
+        Task::Stress(options) => return alone(cli.list, |job| stress::run(job, &options)),
     };
     let passed = if cli.list { ci::list(&steps)? } else { ci::run(&steps) };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is no step of CI.
+fn alone(list: bool, task: impl FnOnce(&mut Job) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    task(&mut if list { Job::listing() } else { Job::new() })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Goes to the root of the repository, so that every path and every echoed command line is short

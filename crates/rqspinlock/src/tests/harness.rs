@@ -1,6 +1,7 @@
 //! What the tests need to be deterministic and to end.
 
-use std::io::Write;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -15,6 +16,16 @@ const LIMIT: Duration = Duration::from_secs(120);
 ///
 /// A thread that spins for ever cannot be ended in any other way.
 pub(super) fn watchdog<R: Send + 'static>(case: &str, body: impl FnOnce() -> R + Send + 'static) -> R {
+    watchdog_beside(Duration::ZERO, case, body)
+}
+
+/// The same for a case that is told how long to run: so much longer than any other it may take.
+pub(super) fn watchdog_beside<R: Send + 'static>(
+    time: Duration,
+    case: &str,
+    body: impl FnOnce() -> R + Send + 'static,
+) -> R {
+    let limit = LIMIT + time;
     let (done, result) = mpsc::channel();
     let thread = thread::Builder::new()
         .name(case.to_owned())
@@ -24,15 +35,26 @@ pub(super) fn watchdog<R: Send + 'static>(case: &str, body: impl FnOnce() -> R +
             value
         })
         .expect("a thread can be started");
-    if result.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+    if result.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
         // Past the harness, which would keep what is printed until the end that does not come.
-        let _ = writeln!(std::io::stderr(), "watchdog: the case `{case}` did not end within {LIMIT:?}; it hangs");
+        let _ = writeln!(io::stderr(), "watchdog: the case `{case}` did not end within {limit:?}; it hangs");
         std::process::abort();
     }
     match thread.join() {
         Ok(value) => value,
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// Says aloud what was measured: not with `println!`, which the harness keeps to itself where a test passes.
+pub(super) fn measured(what: impl Display) {
+    let _ = io::stderr().write_all(format!("MEASURED {what}\n").as_bytes());
+}
+
+/// The middle one of some measurements.
+pub(super) fn median<T: Copy + PartialOrd>(values: &mut [T]) -> T {
+    values.sort_unstable_by(|a, b| a.partial_cmp(b).expect("no measurement is without an order"));
+    values[values.len() / 2]
 }
 
 /// Waits, for thirty seconds at most, until a value is as expected.

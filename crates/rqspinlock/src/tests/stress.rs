@@ -1,17 +1,17 @@
 //! Many threads on few processors: nothing hangs, nothing is lost, nobody starves.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::assert_at_rest;
-use super::harness::watchdog;
+use super::harness::{measured, watchdog};
 use crate::{Cpu, Events, LockError, RqSpinLock};
 
 /// Keeps a lock as a holder does that the system has taken the processor from.
 #[expect(clippy::disallowed_methods, reason = "a holder that is not running is what is tested")]
-fn preempted_for(time: Duration) {
+pub(super) fn preempted_for(time: Duration) {
     thread::sleep(time);
 }
 
@@ -24,7 +24,7 @@ struct Outcome {
 
 /// `threads` threads increment two halves of one value for `time`; each one's every `sleep_every`-th
 /// section sleeps.
-fn stress(threads: u64, time: Duration, sleep_every: u64) {
+fn stress(case: &str, threads: u64, time: Duration, sleep_every: u64) {
     let lock = Arc::new(RqSpinLock::new((0_u64, 0_u64)));
     let stop = Arc::new(AtomicBool::new(false));
     let workers: Vec<_> = (0..threads)
@@ -48,8 +48,9 @@ fn stress(threads: u64, time: Duration, sleep_every: u64) {
     let longest_wait = outcomes.iter().map(|outcome| outcome.longest_wait).max().unwrap_or_default();
     let fewest = outcomes.iter().map(|outcome| outcome.updates).min().unwrap_or_default();
     let most = outcomes.iter().map(|outcome| outcome.updates).max().unwrap_or_default();
-    println!("{threads} threads: {updates} updates ({fewest} to {most} a thread), longest wait {longest_wait:?}");
-    println!("  {events:?}");
+    measured(format_args!(
+        "{case}: {updates} updates, {fewest} to {most} a thread, longest wait {longest_wait:.1?}, {events:?}"
+    ));
     let lock = Arc::into_inner(lock).expect("all workers have ended");
     assert_eq!(lock.into_inner(), (updates, updates));
     assert_eq!(events.acquisitions(), updates);
@@ -86,11 +87,14 @@ fn worker(n: u64, lock: &RqSpinLock<(u64, u64)>, stop: &AtomicBool, sleep_every:
 }
 
 /// One at a time: together they would measure each other.
-static ALONE: Mutex<()> = Mutex::new(());
+pub(super) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-fn run(case: &str, threads: u64, sleep_every: u64) {
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    watchdog(case, move || stress(threads, Duration::from_secs(1), sleep_every));
+fn run(case: &'static str, threads: u64, sleep_every: u64) {
+    let _alone = alone();
+    watchdog(case, move || stress(case, threads, Duration::from_secs(1), sleep_every));
 }
 
 #[test]

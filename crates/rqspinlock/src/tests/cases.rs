@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::assert_at_rest;
-use super::harness::{Party, wait_until, watchdog};
+use super::harness::{Party, measured, median, wait_until, watchdog};
 use crate::word::Word;
 use crate::{Clock, Cpu, Cycle, DEFAULT_TIMEOUT, LockError, ManualClock, RqSpinLock};
 
@@ -44,6 +44,25 @@ fn aa() {
     });
 }
 
+/// The same by the system's clock, to see what "at once" is.
+#[test]
+fn aa_takes_no_time() {
+    watchdog("aa_takes_no_time", || {
+        let cpu = Cpu::register().unwrap();
+        let lock = RqSpinLock::new(7);
+        let _guard = lock.lock(&cpu).unwrap();
+        let refuse = || {
+            let start = Instant::now();
+            assert_eq!(lock.lock(&cpu).unwrap_err(), LockError::Deadlock(Cycle::Aa));
+            start.elapsed()
+        };
+        let mut waits: Vec<_> = (0..1_000).map(|_| refuse()).collect();
+        let wait = median(&mut waits);
+        measured(format_args!("aa: refused after {wait:.1?}, the median of {}", waits.len()));
+        assert!(wait < MS);
+    });
+}
+
 /// The 33rd lock is not in the table, so asking for it again is not seen and times out.
 #[test]
 fn held_lock_max() {
@@ -71,7 +90,8 @@ fn abba() {
     watchdog("abba", || {
         let locks = Arc::new([RqSpinLock::new(0), RqSpinLock::new(0)]);
         let mut waits = Vec::new();
-        for _ in 0..20 {
+        let mut both = 0;
+        for _ in 0..50 {
             let both_hold = Arc::new(Barrier::new(2));
             let parties = [0, 1].map(|mine| {
                 let (locks, both_hold) = (Arc::clone(&locks), Arc::clone(&both_hold));
@@ -100,10 +120,16 @@ fn abba() {
                 }
             }
             assert!(refused >= 1, "a deadlock that nobody saw cannot have ended");
+            both += u32::from(refused == 2);
             locks.iter().for_each(|lock| assert_at_rest(lock.raw()));
         }
-        waits.sort_unstable();
-        println!("abba: refused after {:?} in the median", waits[waits.len() / 2]);
+        let wait = median(&mut waits);
+        measured(format_args!(
+            "abba: refused after {wait:.1?}, the median of {}; to both in {both} of 50 rounds",
+            waits.len()
+        ));
+        // The first check comes before the queue, the next after a millisecond, the timeout after 250.
+        assert!(wait < 50 * MS);
     });
 }
 
@@ -189,26 +215,24 @@ fn deadlocked_head_with_waiters() {
     watchdog("deadlocked_head_with_waiters", || deadlocked_head(&A, &B, 3));
 }
 
-/// `ab` threads take A and then B, `ba` the reverse, until `enough`; gives back how many deadlocks
-/// were refused.
+/// `ab` threads take A and then B, `ba` the reverse, until `enough` refusals in some time; gives back how many
+/// deadlocks were refused.
 fn ab_against_ba(ab: usize, ba: usize, enough: impl Fn(Duration, u64) -> bool) -> u64 {
     let locks = Arc::new([RqSpinLock::new(0_u64), RqSpinLock::new(0)]);
     let stop = Arc::new(AtomicBool::new(false));
-    let refused = Arc::new(AtomicU64::new(0));
-    let timed_out = Arc::new(AtomicU64::new(0));
+    let all_refused = Arc::new(AtomicU64::new(0));
     let threads: Vec<_> = (0..ab + ba)
         .map(|n| {
-            let (locks, stop) = (Arc::clone(&locks), Arc::clone(&stop));
-            let (refused, timed_out) = (Arc::clone(&refused), Arc::clone(&timed_out));
+            let (locks, stop, all_refused) = (Arc::clone(&locks), Arc::clone(&stop), Arc::clone(&all_refused));
             let [first, second] = if n < ab { [0, 1] } else { [1, 0] };
             thread::spawn(move || {
                 let cpu = Cpu::register().unwrap();
-                let mut passed = [0_u64; 2];
+                let (mut passed, mut refused, mut timed_out) = ([0_u64; 2], 0, 0);
                 while !stop.load(Ordering::Relaxed) {
                     let mut outer = match locks[first].lock(&cpu) {
                         Ok(outer) => outer,
                         Err(LockError::TimedOut) => {
-                            timed_out.fetch_add(1, Ordering::Relaxed);
+                            timed_out += 1;
                             continue;
                         }
                         Err(error) => panic!("{error}"),
@@ -222,39 +246,43 @@ fn ab_against_ba(ab: usize, ba: usize, enough: impl Fn(Duration, u64) -> bool) -
                             passed[second] += 1;
                         }
                         Err(LockError::Deadlock(Cycle::Abba { .. })) => {
-                            refused.fetch_add(1, Ordering::Relaxed);
+                            refused += 1;
+                            all_refused.fetch_add(1, Ordering::Relaxed);
                         }
                         // Two whose parties both wait behind innocents, or a busy machine.
-                        Err(LockError::TimedOut) => {
-                            timed_out.fetch_add(1, Ordering::Relaxed);
-                        }
+                        Err(LockError::TimedOut) => timed_out += 1,
                         Err(error) => panic!("{error}"),
                     }
                 }
                 assert!(cpu.is_idle());
                 let events = cpu.events().snapshot();
                 assert_eq!(events.acquisitions(), passed[0] + passed[1]);
-                assert_eq!(events.out_of_order, 0);
-                passed
+                assert_eq!((events.abba, events.timeouts + events.flushed), (refused, timed_out));
+                // Who is refused was in the queue, or about to join it.
+                let left = events.queued - events.claimed - timed_out;
+                assert!(left <= refused, "{events:?}");
+                assert_eq!((events.aa, events.out_of_order), (0, 0));
+                (passed, timed_out)
             })
         })
         .collect();
     let start = Instant::now();
-    wait_until("enough has happened", || enough(start.elapsed(), refused.load(Ordering::Relaxed)));
+    wait_until("enough has happened", || enough(start.elapsed(), all_refused.load(Ordering::Relaxed)));
     stop.store(true, Ordering::Relaxed);
-    let mut passed = [0, 0];
+    let (mut passed, mut timed_out) = ([0, 0], 0);
     for thread in threads {
-        let [a, b] = thread.join().unwrap();
+        let ([a, b], late) = thread.join().unwrap();
         passed[0] += a;
         passed[1] += b;
+        timed_out += late;
     }
     for (lock, passed) in locks.iter().zip(passed) {
         assert_at_rest(lock.raw());
         let cpu = Cpu::register().unwrap();
         assert_eq!(*lock.lock(&cpu).unwrap(), passed);
     }
-    let refused = refused.load(Ordering::Relaxed);
-    println!("{ab} AB against {ba} BA: {passed:?} sections, {refused} deadlocks refused, {timed_out:?} timed out");
+    let refused = all_refused.load(Ordering::Relaxed);
+    measured(format_args!("{ab} AB against {ba} BA: {passed:?} sections, {refused} refused, {timed_out} timed out"));
     refused
 }
 

@@ -40,7 +40,7 @@ const BETWEEN_NAPS: Duration = Duration::from_millis(60);
 /// The watcher was not run for so long: then nobody can tell who else was not.
 const GAP: Duration = Duration::from_millis(50);
 
-/// Nobody is without a lock for longer. Seen were 90 ms, 140 with twice as many other busy threads as processors, and 690
+/// Nobody is without a lock for longer. Seen were 100 ms, 140 with twice as many other busy threads as processors, and 690
 /// with all wakes lost.
 const PATIENCE: Duration = Duration::from_millis(500);
 

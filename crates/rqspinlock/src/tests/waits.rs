@@ -1,10 +1,10 @@
 //! Deadlines of the caller, and the order in which the queue is served.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use super::assert_at_rest;
 use super::cases::{MS, cpu_by, pass, time};
-use super::harness::{Party, watchdog};
+use super::harness::{Party, wait_until, watchdog};
 use crate::word::Word;
 use crate::{Clock, Cpu, DEFAULT_TIMEOUT, LockError, RqSpinLock};
 
@@ -106,5 +106,30 @@ fn queued_waiters_are_served_in_order() {
         drop(held);
         parties.into_iter().for_each(Party::join);
         assert_eq!(*LOCK.lock(&cpu).unwrap(), (0..8).collect::<Vec<_>>());
+    });
+}
+
+/// The head claims the next release, whatever its clock says, and from then on nobody is quicker.
+#[test]
+fn a_claimed_release_is_not_stolen() {
+    static LOCK: RqSpinLock<u64> = RqSpinLock::new(0);
+    watchdog("a_claimed_release_is_not_stolen", || {
+        let time = time();
+        let cpu = cpu_by(&time);
+        for _ in 0..200 {
+            let held = LOCK.lock(&cpu).unwrap();
+            let (release, released) = mpsc::channel();
+            let head = Party::start(&time, move |cpu| {
+                let _guard = LOCK.lock(cpu).unwrap();
+                released.recv().unwrap();
+            });
+            wait_until("the head has claimed", || LOCK.raw().word.peek().is_pending());
+            drop(held);
+            // It has it, or will; in between the lock is free.
+            assert!((0..100).all(|_| LOCK.try_lock(&cpu).is_none()));
+            release.send(()).unwrap();
+            head.join();
+            assert_at_rest(LOCK.raw());
+        }
     });
 }

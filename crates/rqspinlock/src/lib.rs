@@ -18,12 +18,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The README has an example of each error, and lists what is guaranteed and what is not.
+//!
 //! # The story
-//! Code that runs on behalf of others (a program attached to a hook, a plug-in, a callback) may take
-//! locks in an order that nobody has reviewed. With an ordinary lock the first mistake stops the
-//! thread for ever, and everyone behind it. Linux met this with BPF and answered with `rqspinlock`
-//! (6.15): a queued spinlock whose waiters watch for deadlocks and whose wait is bounded, so that
-//! the worst outcome of a wrong order is an error in the hands of whoever made it.
+//! Linux met the wrong order of locks with BPF, whose programs nobody has reviewed, and answered with
+//! `rqspinlock` (6.15): a queued spinlock whose waiters watch for deadlocks and whose wait is bounded.
 //!
 //! This crate is that lock for threads. It keeps the words and the results of Linux's: the 4-byte
 //! word of *locked*, *pending* and *tail*; MCS queue nodes, four for each CPU; a table of held
@@ -54,33 +53,6 @@
 //!
 //! For the same reason waiters do not only spin: after a few microseconds they sleep, the head on the
 //! lock's word and the others on their nodes, and whoever lets them go on wakes them.
-//!
-//! # Guarantees
-//! - Mutual exclusion, and each holder sees what the ones before it wrote.
-//! - AA is refused at once, for the first 31 locks a Cpu holds.
-//! - Every wait ends: a queue that has a head is released, claimed, handed on or flushed within the
-//!   head's timeout (250 ms by default). Waiters in the queue do not time out one after the other, but
-//!   all at once with the head; those who come after that begin anew.
-//! - An error means that nothing was acquired, and leaves the locks held before as they were.
-//! - First come, first served among those in the queue; who is at its head is overtaken only for
-//!   four rounds, each of which ends within a millisecond once it runs.
-//! - A panic in a section leaves the lock locked, so nobody sees a half-done update. The same goes for
-//!   a thread that ends while it holds a lock.
-//! - Uncontended lock and unlock make no system call and cost two atomic read-modify-writes.
-//!
-//! # Non-guarantees
-//! - ABBA is a heuristic: both parties may see it and both give up (so let go of what you hold before
-//!   you try again), and it may go unseen, in a cycle of three or more, when both parties wait behind
-//!   innocent waiters, or past 31 held locks. What goes unseen ends in `TimedOut`.
-//! - `TimedOut` proves no bug: a holder that the system does not run for that long looks just
-//!   like a stuck one.
-//! - A lock that was lost (to a panic, or by forgetting a guard) is lost for good.
-//! - [`lock_until`](RqSpinLock::lock_until) may return late: only the head looks at the time, and a
-//!   queue moves one head, and at most one timeout, at a time.
-//! - A lock's identity is its address. Moving or freeing a lock that a forgotten guard still holds is
-//!   memory-safe, but another lock at that address may then be taken for it by the checks.
-//! - One `Cpu` on each thread is what the deadlock checks assume: a thread that waits with one Cpu for
-//!   what it holds with another waits until the timeout.
 //!
 //! # Feature `fault-injection`
 //! Refusals on demand, for the tests of what is built on the lock: `Cpu::refuse(n, error)` and

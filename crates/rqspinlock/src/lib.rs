@@ -48,7 +48,7 @@
 //! it does not preempt a thread that holds a lock; a thread of ours loses its processor at any
 //! instruction. A strict queue would then hand the lock to threads that are not running. So a free
 //! lock may be **stolen** past the queue, by each thief for half a millisecond, and until the head has
-//! waited for four rounds; then it sets *pending*, and the next release is its own. In Linux *pending*
+//! waited for three rounds; then it sets *pending*, and the next release is its own. In Linux *pending*
 //! means a second contender that waits without a node; here it belongs to the head and bounds the overtaking.
 //!
 //! For the same reason waiters do not only spin: after a few microseconds they sleep, the head on the

@@ -200,18 +200,18 @@ impl AtomicWord {
     #[inline]
     pub(crate) fn release(&self) {
         // R1, Release: pairs with the Acquire of whoever locks next (L1, L2 and L3); it also keeps
-        // the cleared table entry (held.rs) before it. A read-modify-write, because a plain
-        // store would wipe out the tail and break the release sequence of those queued. A subtraction,
-        // because that gives the old word for nothing, where an "and" would take a loop.
-        let before = self.0.fetch_sub(LOCKED, Ordering::Release);
-        if before & PARKED != 0 {
+        // what was done to the table of held locks (held.rs) before it. A read-modify-write, because a plain
+        // store would wipe out the tail and break the release sequence of those queued. A subtraction
+        // of which only "is anything left?" is asked, because that comes for nothing on x86; the old word costs nanoseconds.
+        if self.0.fetch_sub(LOCKED, Ordering::Release) != LOCKED && self.peek().is_parked() {
             self.wake_parked();
         }
     }
 
-    /// P1, the other half. The head may have said "parked" anew since the release, of a thief's lock: clearing that is no
-    /// harm, since the wake comes after it. Either it finds the head asleep, or the head's word is not the one it wanted to
-    /// sleep on any more. (The word is touched after the release: a lock must outlive its unlock, as `&self` says.)
+    /// P1, the other half. If the head had said "parked" before the release, the word says so still, or somebody has cleared it:
+    /// the head itself, which is awake, or another release, which wakes it. And the head may have said it anew since the
+    /// release, of a thief's lock: clearing that is no harm, since the wake comes after it. Either it finds the head asleep, or
+    /// the head's word is not the one it wanted to sleep on any more. (The word is touched after the release: a lock must outlive its unlock, as `&self` says.)
     #[cold]
     #[inline(never)]
     fn wake_parked(&self) {

@@ -66,7 +66,8 @@ use crate::word::Word;
 const ABBA_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How long a waiter in the queue sleeps at most. A safety net: it is woken when it has its turn, and checks nothing before.
-const QUEUED_SLEEP: Duration = Duration::from_millis(10);
+/// Not shorter: every sleep that ends for nothing takes a processor from somebody who works.
+const QUEUED_SLEEP: Duration = Duration::from_millis(100);
 
 /// Acquires `lock`, which the fast path has just found taken.
 #[cold]

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 /// Where a [`Cpu`](crate::Cpu) gets the time from.
 ///
-/// It is asked only by a waiter, about once in a hundred spins, and never on the uncontended path.
+/// It is asked only by the head of a queue, once a round, by those who overtake a queue, with the lock held, every some
+/// microseconds, and for the sake of a deadline; never on the uncontended path. It may itself take locks with the same `Cpu`.
 /// It must not go backwards and must not panic: a waiter that unwound out of the queue would leave
 /// everyone behind it waiting for ever, so a panic here aborts the process.
 pub trait Clock: Send + Sync + 'static {

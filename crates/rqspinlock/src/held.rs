@@ -32,15 +32,6 @@ pub(crate) struct HeldTable {
     entries: [AtomicUsize; HELD_MAX],
 }
 
-/// How a lock left the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Removal {
-    /// It was the last one acquired, as it should be.
-    InOrder,
-    /// Others above it were acquired later and are still held.
-    OutOfOrder,
-}
-
 /// What a reader saw in somebody else's table: it holds the lock in question and, if it waits for
 /// anything, then for `top`.
 pub(crate) struct Sighting {
@@ -83,23 +74,24 @@ impl HeldTable {
         self.count.store(self.count() - 1, Ordering::Release);
     }
 
-    /// A lock is about to be released, which was pushed at `position`.
+    /// A lock is about to be released, which was pushed at `position`. If others above it were acquired later and are still
+    /// held, `out_of_order` is told first.
     #[inline]
-    pub(crate) fn remove(&self, lock: LockId, position: usize) -> Removal {
+    pub(crate) fn remove(&self, lock: LockId, position: usize, out_of_order: impl FnOnce()) {
         // What is stored does not depend on what is loaded, so the release need not wait for the loads.
         let top = position + 1 == self.count();
         let same = self.entries.get(position).is_some_and(|entry| entry.load(Ordering::Relaxed) == lock.addr());
         if top && same {
             // H1
             self.count.store(position, Ordering::Release);
-            return Removal::InOrder;
+        } else {
+            self.remove_by_name(lock, out_of_order);
         }
-        self.close_gap(lock)
     }
 
     /// Removes a lock that is not the stored top: those above it move down.
     #[cold]
-    fn close_gap(&self, lock: LockId) -> Removal {
+    fn remove_by_name(&self, lock: LockId, out_of_order: impl FnOnce()) {
         let count = self.count();
         let stored = count.min(HELD_MAX);
         let position = match self.position(stored, lock.addr()) {
@@ -110,6 +102,9 @@ impl HeldTable {
             None => self.position(stored, EMPTY),
         };
         if let Some(position) = position {
+            if position + 1 != count {
+                out_of_order();
+            }
             // Every value that a reader can catch on the way is a lock that is still held.
             for i in position..stored - 1 {
                 let above = self.entries[i + 1].load(Ordering::Relaxed);
@@ -118,8 +113,7 @@ impl HeldTable {
             self.entries[stored - 1].store(EMPTY, Ordering::Relaxed);
         }
         // H1
-        self.count.store(count.wrapping_sub(1), Ordering::Release);
-        if position.is_none_or(|position| position + 1 == count) { Removal::InOrder } else { Removal::OutOfOrder }
+        self.count.store(count - 1, Ordering::Release);
     }
 
     /// Is `lock` below the top, that is, held? Of the owner's own table, whose top is the lock that

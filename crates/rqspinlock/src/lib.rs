@@ -40,7 +40,7 @@
 //!         `-----------------------------------------------------------------^
 //! ```
 //!
-//! The holder is known only by the tables. The first waiter, the head, spins on the word and makes all
+//! The holder is known only by the tables. The first waiter, the head, waits for the word and makes all
 //! checks; the others wait for their own node. `slow.rs` draws the states and says who may do what.
 //!
 //! # What userspace changes
@@ -72,7 +72,7 @@
 //! | `flush_against_release` | everyone of a flushed queue is told, once, and nobody else |
 //! | `retry_after_a_flush`, `flush_of_three` | nodes of a flushed queue may be used at once in the next |
 //! | `one_of_two_sees_abba` | two Cpus that want each other's lock are not both overlooked |
-//! | `a_sleeping_head_is_woken` | sleep on the word against the release: no wake is lost |
+//! | `a_sleeping_head_is_woken` | sleep on the word against the releases of a holder and of a thief, before and after the claim: no wake is lost |
 //! | `a_sleeping_waiter_is_told`, `sleeping_waiters_are_flushed` | sleep on the node against hand-over and flush, the same |
 //!
 //! shuttle (`--cfg loom --cfg shuttle`, `--lib shuttle`) goes through random schedules of four threads that come back again and again,

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use crate::cpu::Cpu;
 use crate::error::{LockError, LockId};
-use crate::held::Removal;
 use crate::slow;
 use crate::sync::Witness;
 use crate::word::AtomicWord;
@@ -56,11 +55,10 @@ impl RawRqSpinLock {
         #[cfg(feature = "fault-injection")]
         crate::fault::check(self, cpu)?;
         if self.word.lock_fast() {
-            cpu.counters().fast.bump();
+            had_at_once(self, cpu);
         } else if cpu.streak.is_over() || !slow::try_steal(self, cpu) {
             return slow::lock(self, cpu, deadline);
         }
-        cpu.held().push(self.id());
         Ok(())
     }
 
@@ -71,16 +69,11 @@ impl RawRqSpinLock {
         if crate::fault::check(self, cpu).is_err() {
             return false;
         }
-        let taken = if self.word.lock_fast() {
-            cpu.counters().fast.bump();
-            true
-        } else {
-            slow::try_steal(self, cpu)
-        };
-        if taken {
-            cpu.held().push(self.id());
+        if self.word.lock_fast() {
+            had_at_once(self, cpu);
+            return true;
         }
-        taken
+        slow::try_steal(self, cpu)
     }
 
     /// Releases the lock.
@@ -90,11 +83,12 @@ impl RawRqSpinLock {
     ///
     /// # Safety
     /// `cpu` has acquired this lock and not released it since, and what the lock protects is not
-    /// accessed on the strength of that acquisition any more.
+    /// accessed on the strength of that acquisition any more. The lock outlives the call, and not only the release in it: others
+    /// may hold it by the time this returns.
     #[inline]
     pub unsafe fn unlock(&self, cpu: &Cpu) {
         // SAFETY: as this function's.
-        unsafe { self.unlock_at(cpu, cpu.held().count().wrapping_sub(1)) }
+        unsafe { self.unlock_at(cpu, cpu.held().count() - 1) }
     }
 
     /// The same by somebody who knows where in the table of held locks this one was put, if it still stands there.
@@ -103,9 +97,7 @@ impl RawRqSpinLock {
     /// As of `unlock`.
     #[inline]
     unsafe fn unlock_at(&self, cpu: &Cpu, position: usize) {
-        if cpu.held().remove(self.id(), position) == Removal::OutOfOrder {
-            out_of_order(cpu);
-        }
+        cpu.held().remove(self.id(), position, || out_of_order(cpu));
         self.word.release();
     }
 
@@ -125,10 +117,17 @@ impl RawRqSpinLock {
     }
 }
 
+#[inline]
+fn had_at_once(lock: &RawRqSpinLock, cpu: &Cpu) {
+    cpu.counters().fast.bump();
+    cpu.held().push(lock.id());
+}
+
+/// Before anything of that unlock is done.
 #[cold]
 fn out_of_order(cpu: &Cpu) {
     if cfg!(debug_assertions) && !std::thread::panicking() {
-        // The lock is not released by this panic, so it stays locked, like any that a panic ends.
+        // The lock is not released by this panic, so it stays locked and in the table, like any that a panic ends.
         cpu.poison();
         panic!("locks must be released in the reverse order of their acquisition");
     }

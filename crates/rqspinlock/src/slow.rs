@@ -38,9 +38,9 @@
 //! turn becomes the one that runs.
 //!
 //! # Sleeping
-//! A waiter in the queue sleeps on its node's flag, the head on the word; who makes it wait no longer
-//! swaps or clears a bit that says "asleep" in the same step, and so knows whom to wake (P1, P2). A sleep
-//! is bounded by the next check. Uncontended lock and unlock make no system call.
+//! A waiter in the queue sleeps on its node's flag, the head on the word. Who tells a waiter swaps out the flag that says "asleep",
+//! and a release looks for the bit that says "parked" afterwards; so each knows whom to wake (P1, P2). The head's sleep is bounded
+//! by its next check, and the others' by `QUEUED_SLEEP`. Uncontended lock and unlock make no system call.
 //!
 //! # Orderings
 //! Q1: every transition of the word that enters or leaves the queue is AcqRel, and everyone else's
@@ -69,7 +69,7 @@ const ABBA_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 /// Not shorter: every sleep that ends for nothing takes a processor from somebody who works.
 const QUEUED_SLEEP: Duration = Duration::from_millis(100);
 
-/// Acquires `lock`, which the fast path has just found taken.
+/// Acquires `lock`, which the caller has just found taken, or may not steal.
 #[cold]
 #[inline(never)]
 pub(crate) fn lock(lock: &RawRqSpinLock, cpu: &Cpu, deadline: Option<Instant>) -> Result<(), LockError> {
@@ -87,15 +87,22 @@ pub(crate) fn lock(lock: &RawRqSpinLock, cpu: &Cpu, deadline: Option<Instant>) -
     })
 }
 
-/// Takes the lock past a queue if it is free and the queue's head has not claimed it.
+/// Takes the lock past a queue if it is free and the queue's head has not claimed it; for who has not pushed it.
 // Not inlined: it would cost the fast path more than a call costs a thief.
 #[inline(never)]
 pub(crate) fn try_steal(lock: &RawRqSpinLock, cpu: &Cpu) -> bool {
+    steal(lock, cpu, || cpu.held().push(lock.id()))
+}
+
+#[inline]
+fn steal(lock: &RawRqSpinLock, cpu: &Cpu, push: impl FnOnce()) -> bool {
     // L2, Acquire: pairs with R1 as L1 does.
     let Ok(before) = lock.word.change(Ordering::Acquire, Word::stolen) else {
         return false;
     };
     cpu.counters().stolen.bump();
+    // Before the clock is asked, which may be somebody's code that locks.
+    push();
     if before.tail().is_some() {
         cpu.streak.overtook(lock, cpu);
     }
@@ -120,7 +127,7 @@ impl Waiter<'_> {
             // The first look was the caller's.
             for look in 1..LOOKS {
                 pause(1 << look);
-                if try_steal(self.lock, self.cpu) {
+                if self.steal() {
                     return Ok(());
                 }
             }
@@ -134,10 +141,10 @@ impl Waiter<'_> {
         }
         let Some(seat) = self.cpu.seat() else {
             self.cpu.counters().trylock_fallback.bump();
-            return if try_steal(self.lock, self.cpu) { Ok(()) } else { Err(LockError::Deadlock(Cycle::Nesting)) };
+            return if self.steal() { Ok(()) } else { Err(LockError::Deadlock(Cycle::Nesting)) };
         };
         seat.node.reset();
-        if steals && try_steal(self.lock, self.cpu) {
+        if steals && self.steal() {
             return Ok(());
         }
         let turn = if self.enter(&seat) {
@@ -155,6 +162,10 @@ impl Waiter<'_> {
         }
     }
 
+    fn steal(&self) -> bool {
+        steal(self.lock, self.cpu, || {})
+    }
+
     /// ENTER: joins the queue; true if there was none, so that we are its head.
     fn enter(&self, seat: &Seat<'_>) -> bool {
         self.cpu.streak.end();
@@ -164,6 +175,11 @@ impl Waiter<'_> {
         self.cpu.counters().queued.bump();
         if let Some(predecessor) = before.tail() {
             registry().node(predecessor).link(seat.tail);
+            if !before.is_locked() {
+                // Our turn is over, and we leave a free lock to a head that may sleep: it has been outrun by us and asked no
+                // release to wake it.
+                self.lock.word.wake();
+            }
         }
         before.tail().is_none()
     }
@@ -266,12 +282,7 @@ impl<'a> Head<'a> {
         if self.outrun && !self.pending {
             return self.lock.word.nap(ABBA_CHECK_INTERVAL);
         }
-        // P1, Relaxed: it only asks the holder for a wake. Either the release comes after it in the word's order and
-        // finds the bit, or it comes before it and there is nothing to sleep for; and the kernel compares the word again.
-        let Ok(before) = self.lock.word.change(Ordering::Relaxed, Word::parked) else {
-            return;
-        };
-        self.lock.word.sleep(before.parked().unwrap_or(before), ABBA_CHECK_INTERVAL);
+        self.lock.word.park(ABBA_CHECK_INTERVAL);
         let now = self.lock.word.peek();
         self.outrun = now.is_locked() && !now.is_parked();
     }
@@ -282,13 +293,16 @@ impl<'a> Head<'a> {
     /// snatch it from him in between would end a turn that has hardly begun.
     fn claim(&self) -> bool {
         self.lock.head.touch();
-        if !self.pending {
+        let looks = if self.pending {
+            LOOKS_CLAIMING
+        } else {
             if self.lock.word.peek().is_locked() {
                 return false;
             }
             pause(COURTESY);
-        }
-        for _ in 0..if self.pending { LOOKS_CLAIMING } else { 1 } {
+            1
+        };
+        for look in 1..=looks {
             // L3, Acquire: pairs with R1 as L1 does. And Q1: we leave the queue, and the tail may be
             // another's by now.
             let claimed = self.lock.word.change(Ordering::AcqRel, |word| word.claimed_by(self.seat.tail));
@@ -296,7 +310,9 @@ impl<'a> Head<'a> {
                 self.hand_on(before);
                 return true;
             }
-            pause(CLAIMING_PAUSE);
+            if look < looks {
+                pause(CLAIMING_PAUSE);
+            }
         }
         false
     }
@@ -360,5 +376,18 @@ impl<'a> Head<'a> {
     }
 }
 
+#[cfg(test)]
+impl Waiter<'_> {
+    /// Takes a place in the queue, as `acquire` does, and does not wait.
+    fn take_place(&self) -> Seat<'_> {
+        let seat = self.cpu.seat().expect("the Cpu waits for nothing yet");
+        seat.node.reset();
+        self.enter(&seat);
+        seat
+    }
+}
+
 #[cfg(all(test, loom, not(shuttle)))]
 mod loom;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -10,9 +10,10 @@
 //! fast with more threads than processors, and would starve the others. So each thief has a turn. At its end it wakes the
 //! head of the queue, which claims the next release while the thief still works, and the thief goes to the end of the queue
 //! as soon as it finds the lock taken. Whatever keeps the head from it (it may be waiting for this very processor), a moment
-//! later the thief leaves the lock alone, and wakes it once more, since nobody else would.
+//! later the thief leaves the lock alone; who queues beside a free lock wakes the head once more, since nobody else would.
 //!
-//! A streak belongs to a Cpu and not to a lock: it counts what the thread takes from others, wherever.
+//! A streak belongs to a Cpu and not to a lock: it counts what the thread takes from others, wherever, and the time between, too.
+//! `try_lock` does not queue, and so heeds none of this: it is the head's claim that bounds it.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -67,8 +68,11 @@ impl Streak {
     #[cold]
     #[inline(never)]
     fn look(&self, lock: &RawRqSpinLock, cpu: &Cpu) {
+        // The clock may be somebody's code that steals, too: that is no reason for another look.
+        self.left.set(UNWATCHED_MAX);
         let now = cpu.now();
         let Some((since, looked)) = self.times.get() else {
+            self.left.set(0);
             return self.times.set(Some((now, now)));
         };
         self.times.set(Some((since, now)));
@@ -83,8 +87,7 @@ impl Streak {
         let lasted = now.saturating_duration_since(since);
         let ending = lasted >= TURN;
         self.over.set(lasted >= TURN + GRACE);
-        // Once to begin with, so that it comes while we work, and once for sure, as nobody will have the lock then.
-        if ending && !self.ending.replace(ending) || self.over.get() {
+        if ending && !self.ending.replace(true) {
             lock.word.wake();
         }
     }
@@ -102,18 +105,10 @@ impl Streak {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::{GRACE, TURN, UNWATCHED_MAX};
     use crate::{Clock, Cpu, ManualClock, RawRqSpinLock};
-
-    struct Shared(Arc<ManualClock>);
-
-    impl Clock for Shared {
-        fn now(&self) -> Instant {
-            self.0.now()
-        }
-    }
 
     /// Thefts, each after `every`, until the turn is over.
     fn steal(time: &ManualClock, lock: &RawRqSpinLock, cpu: &Cpu, every: Duration) -> Duration {
@@ -129,7 +124,7 @@ mod tests {
     #[test]
     fn a_turn_ends_by_time_and_anew_with_every_queue() {
         let (time, lock) = (Arc::new(ManualClock::new()), RawRqSpinLock::new());
-        let cpu = Cpu::builder().clock(Shared(Arc::clone(&time))).register().unwrap();
+        let cpu = Cpu::builder().clock(Arc::clone(&time)).register().unwrap();
         for every in [10, 100, 1_000, 10_000, 100_000, 20].map(Duration::from_nanos) {
             cpu.streak.end();
             assert!(!cpu.streak.is_ending() && !cpu.streak.is_over());

@@ -26,7 +26,7 @@ mod api;
 #[cfg(not(loom))]
 mod cases;
 #[cfg(not(loom))]
-mod harness;
+pub(crate) mod harness;
 #[cfg(all(loom, not(shuttle)))]
 pub(crate) mod loom;
 #[cfg(not(loom))]

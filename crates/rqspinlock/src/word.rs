@@ -225,10 +225,13 @@ impl AtomicWord {
         self.0.wake();
     }
 
-    /// Sleeps on a word that says *parked*, at most for `timeout`, until the release. Not at all where the word is another one
-    /// by now.
-    pub(crate) fn sleep(&self, word: Word, timeout: Duration) {
-        let _ = self.0.sleep(word.0, timeout);
+    /// P1: sleeps until the release, at most for `timeout`. Not at all where the lock is free.
+    pub(crate) fn park(&self, timeout: Duration) {
+        // Relaxed: it only asks the holder for a wake. Either the release comes after it in the word's order and
+        // finds the bit, or it comes before it and there is nothing to sleep for; and the kernel compares the word again.
+        if let Ok(before) = self.change(Ordering::Relaxed, Word::parked) {
+            let _ = self.0.sleep(before.0 | PARKED, timeout);
+        }
     }
 
     /// Sleeps while others take and release the lock, at most for `timeout`, until a thief wakes it at the end of its turn. Not

@@ -18,8 +18,20 @@ fn with(locks: std::ops::Range<usize>) -> HeldTable {
     table
 }
 
+#[derive(PartialEq, Debug)]
+enum Removal {
+    InOrder,
+    OutOfOrder,
+}
+
+fn remove(table: &HeldTable, n: usize, position: usize) -> Removal {
+    let mut removal = Removal::InOrder;
+    table.remove(id(n), position, || removal = Removal::OutOfOrder);
+    removal
+}
+
 fn unlock(table: &HeldTable, n: usize) -> Removal {
-    table.remove(id(n), table.count() - 1)
+    remove(table, n, table.count() - 1)
 }
 
 fn some(locks: &[usize]) -> Vec<Option<usize>> {
@@ -122,11 +134,11 @@ fn a_reader_sees_who_holds_and_what_it_may_wait_for() {
 #[test]
 fn a_position_may_be_out_of_date() {
     let table = with(0..3);
-    assert_eq!(table.remove(id(0), 0), Removal::OutOfOrder);
+    assert_eq!(remove(&table, 0, 0), Removal::OutOfOrder);
     // Lock 2 stands where lock 1 was, at the top.
-    assert_eq!(table.remove(id(1), 1), Removal::OutOfOrder);
+    assert_eq!(remove(&table, 1, 1), Removal::OutOfOrder);
     assert_eq!(shown(&table), some(&[2]));
-    assert_eq!(table.remove(id(2), 2), Removal::InOrder);
+    assert_eq!(remove(&table, 2, 2), Removal::InOrder);
     assert_eq!(table.count(), 0);
 }
 
@@ -142,18 +154,29 @@ fn random_orders_agree_with_a_list() {
     };
     for _ in 0..if cfg!(miri) { 2 } else { 200 } {
         let table = HeldTable::new();
-        let mut list: Vec<usize> = Vec::new();
-        for n in 0..120 {
-            if list.len() < 28 && random(5) < 3 {
+        // Each with the position that it was given, as guards remember it.
+        let mut list: Vec<(usize, usize)> = Vec::new();
+        for n in 0..160 {
+            if list.len() < 40 && random(5) < 3 {
+                list.push((n, table.count()));
                 table.push(id(n));
-                list.push(n);
             } else if !list.is_empty() {
                 let at = random(list.len());
                 let in_order = at == list.len() - 1;
-                let removal = unlock(&table, list.remove(at));
-                assert_eq!(removal == Removal::InOrder, in_order);
+                let all_have_names = list.len() <= HELD_MAX && shown(&table).iter().all(Option::is_some);
+                let (n, position) = list.remove(at);
+                let removal = remove(&table, n, position);
+                // Of others nobody knows the order.
+                assert!(!all_have_names || (removal == Removal::InOrder) == in_order);
             }
-            assert_eq!(shown(&table), some(&list));
+            assert_eq!(table.count(), list.len());
+            // In their order; those without a name are some that came when the table was full.
+            let mut rest = list.iter().map(|&(n, _)| n);
+            for n in shown(&table).into_iter().flatten() {
+                assert!(rest.any(|held| held == n), "lock {n} is shown and not held, or out of place: {list:?}");
+            }
+            let nameless = shown(&table).iter().filter(|entry| entry.is_none()).count();
+            assert!(nameless == 0 || list.iter().any(|&(_, position)| position >= HELD_MAX));
         }
     }
 }

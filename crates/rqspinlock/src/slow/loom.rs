@@ -10,16 +10,6 @@ use crate::tests::assert_at_rest;
 use crate::tests::loom::{Ready, TIMEOUT, model};
 use crate::word::Tail;
 
-impl Waiter<'_> {
-    /// Takes a place in the queue, as `acquire` does, and does not wait.
-    fn take_place(&self) -> Seat<'_> {
-        let seat = self.cpu.seat().expect("the Cpu waits for nothing yet");
-        seat.node.reset();
-        self.enter(&seat);
-        seat
-    }
-}
-
 /// The middle one of a flushed queue may be told, return, and be back in a queue with the same node
 /// before the flusher has told the last.
 #[test]

@@ -1,5 +1,7 @@
 //! The case table of the lock, by name.
 
+#[cfg(debug_assertions)]
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -326,14 +328,20 @@ fn abbcca() {
 
 #[cfg(debug_assertions)]
 #[test]
-#[should_panic(expected = "reverse order of their acquisition")]
 fn out_of_order_unlock_is_asserted() {
     watchdog("out_of_order_unlock_is_asserted", || {
         let cpu = Cpu::register().unwrap();
         let (a, b) = (RqSpinLock::new(0), RqSpinLock::new(0));
         let first = a.lock(&cpu).unwrap();
-        let _second = b.lock(&cpu).unwrap();
-        drop(first);
+        let second = b.lock(&cpu).unwrap();
+        let panic = catch_unwind(AssertUnwindSafe(|| drop(first))).unwrap_err();
+        let message = panic.downcast_ref::<&str>().unwrap();
+        assert!(message.contains("reverse order of their acquisition"), "{message}");
+        drop(second);
+        // It was not released, and its Cpu knows that.
+        assert!(cpu.is_poisoned() && !cpu.is_idle());
+        assert_eq!(a.lock(&cpu).err(), Some(LockError::Deadlock(Cycle::Aa)));
+        assert_at_rest(b.raw());
     });
 }
 

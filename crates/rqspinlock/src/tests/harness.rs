@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Runs a case on a thread of its own; ends the process, with the case's name, if it hangs.
 ///
 /// A thread that spins for ever cannot be ended in any other way.
-pub(super) fn watchdog<R: Send + 'static>(case: &str, body: impl FnOnce() -> R + Send + 'static) -> R {
+pub(crate) fn watchdog<R: Send + 'static>(case: &str, body: impl FnOnce() -> R + Send + 'static) -> R {
     watchdog_beside(Duration::ZERO, case, body)
 }
 
@@ -58,7 +58,7 @@ pub(super) fn median<T: Copy + PartialOrd>(values: &mut [T]) -> T {
 }
 
 /// Waits, for thirty seconds at most, until a value is as expected.
-pub(super) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(30), "waited in vain until {what}");

@@ -166,6 +166,17 @@ fn fast_path_and_unlock() {
     });
 }
 
+/// A thread that tries once; gives back whether it got the lock, and what happened on its Cpu.
+fn thief(lock: &Arc<Counter>, ready: Ready) -> thread::JoinHandle<(bool, Events)> {
+    let lock = Arc::clone(lock);
+    thread::spawn(move || {
+        let cpu = ready.cpu();
+        let won = lock.try_lock(&cpu).map(|guard| increment(&guard)).is_some();
+        assert!(cpu.is_idle());
+        (won, cpu.events().snapshot())
+    })
+}
+
 #[test]
 fn thief_against_claiming_head() {
     let outcomes = ["the thief overtook a queue", "the head claimed against a thief"];
@@ -174,15 +185,7 @@ fn thief_against_claiming_head() {
         let (holder, ready) = (Ready::patient().cpu(), Ready::patient());
         let held = lock.lock(&holder).unwrap();
         let head = locker(&lock, Ready::patient());
-        let thief = {
-            let lock = Arc::clone(&lock);
-            thread::spawn(move || {
-                let cpu = ready.cpu();
-                let won = lock.try_lock(&cpu).map(|guard| increment(&guard)).is_some();
-                assert!(cpu.is_idle());
-                (won, cpu.events().snapshot())
-            })
-        };
+        let thief = thief(&lock, ready);
         release(held);
         let head = head.join().unwrap();
         let (won, thief) = thief.join().unwrap();
@@ -206,11 +209,11 @@ fn queue_hand_over() {
     });
 }
 
-/// Gives up in its fourth round as head, with pending set; true if it got the lock before that.
+/// Gives up in its third round as head, with pending set; true if it got the lock before that.
 fn impatient(lock: &Arc<Counter>, ready: Ready) -> thread::JoinHandle<(bool, Events)> {
     let lock = Arc::clone(lock);
     thread::spawn(move || {
-        let deadline = ready.base + 4 * STEP;
+        let deadline = ready.base + 3 * STEP;
         let cpu = ready.cpu();
         let got = match lock.lock_until(&cpu, deadline) {
             Ok(guard) => {
@@ -306,20 +309,23 @@ fn retry_after_a_flush() {
     });
 }
 
-/// Here a sleep ends by a wake only: were one lost, loom would report that nobody can go on.
+/// Here a sleep ends by a wake only: were one lost, loom would report that nobody can go on. The thief may be quicker than the
+/// head that was woken, so that there are two releases, each with a bit of its own.
 #[test]
 fn a_sleeping_head_is_woken() {
-    let outcomes = ["the head slept", "it did not"];
+    let outcomes = ["the head slept", "it did not", "it slept, and a thief came by"];
     sleep_for_good(true);
     model("a_sleeping_head_is_woken", 3, outcomes, || {
         let lock = counter();
-        let holder = Ready::patient().cpu();
+        let (holder, ready) = (Ready::patient().cpu(), Ready::patient());
         let held = lock.lock(&holder).unwrap();
         let head = locker(&lock, Ready::patient());
+        let thief = thief(&lock, ready);
         release(held);
-        let events = head.join().unwrap();
-        assert_ended(&lock, 1);
-        [events.parked > 0, events.parked == 0]
+        let head = head.join().unwrap();
+        let (won, thief) = thief.join().unwrap();
+        assert_ended(&lock, 1 + u32::from(won));
+        [head.parked > 0, head.parked == 0, head.parked > 0 && thief.stolen == 1]
     });
     sleep_for_good(false);
 }

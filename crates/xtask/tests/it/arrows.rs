@@ -20,6 +20,7 @@ const ARROWS: &[Arrows] = &[
     Arrows { from: "local-storage", to: &["rqspinlock"], in_tests: &[] },
     Arrows { from: "cpu-executor", to: &[], in_tests: &[] },
     Arrows { from: "owners", to: &[], in_tests: &[] },
+    Arrows { from: "kernel-maps", to: &[], in_tests: &[] },
     Arrows { from: "engine", to: &["cpu-executor", "local-storage", "owners", "rqspinlock"], in_tests: &[] },
     Arrows { from: "holdfast-proto", to: &[], in_tests: &[] },
     Arrows { from: "holdfastd", to: &["engine", "holdfast-proto"], in_tests: &["holdfast"] },

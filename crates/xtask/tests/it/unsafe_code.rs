@@ -7,6 +7,7 @@ const MAY: &[(&str, &str)] = &[
     ("rqspinlock", "the lock's data behind a guard; queue nodes that other threads link to"),
     ("local-storage", "elements and indexes that readers reach without a lock, under an epoch"),
     ("owners", "system calls that rustix does not wrap"),
+    ("kernel-maps", "bpf(2), which takes addresses"),
 ];
 
 const FORBID: &str = "#![forbid(unsafe_code)]";

@@ -86,7 +86,7 @@ impl Job {
         Ok(())
     }
 
-    /// Runs a `cargo test` and adds up the results that it prints.
+    /// Runs a `cargo test`, adds up the results that it prints, and remembers what its tests say that they skipped.
     ///
     /// A command that fails without a failed test (it did not build, a test binary crashed) counts
     /// as one failed test, and a command that ran no test at all is an error: a filter that
@@ -99,13 +99,19 @@ impl Job {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .with_context(|| cannot_start(&command))
             .inspect_err(|_| self.tests.failed += 1)?;
         let output = child.stdout.take().expect("stdout was set to a pipe just above");
-        let tally = tee(BufReader::new(output));
+        let errors = child.stderr.take().expect("likewise");
+        let (tally, skipped) = std::thread::scope(|scope| {
+            let skipped = scope.spawn(|| tee_skipped(BufReader::new(errors)));
+            (tee(BufReader::new(output)), skipped.join().expect("reading lines does not panic"))
+        });
         let status = child.wait().with_context(|| format!("cannot wait for `{line}`"))?;
         let mut tally = tally.with_context(|| format!("cannot read the output of `{line}`"))?;
+        self.skipped.extend(skipped.with_context(|| format!("cannot read the errors of `{line}`"))?);
         if !status.success() {
             tally.failed = tally.failed.max(1);
         }
@@ -142,6 +148,20 @@ fn tee(mut output: impl BufRead) -> std::io::Result<Tally> {
         line.clear();
     }
     Ok(tally)
+}
+
+/// Copies the lines to stderr as they come and gives back what the tests say that they skipped (`SKIPPED what: why`, past the test
+/// harness, which would keep it to itself).
+fn tee_skipped(mut errors: impl BufRead) -> std::io::Result<Vec<String>> {
+    let mut skipped = Vec::new();
+    let mut line = Vec::new();
+    while errors.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        eprint!("{text}");
+        skipped.extend(text.strip_prefix("SKIPPED ").map(|skipped| skipped.trim_end().to_owned()));
+        line.clear();
+    }
+    Ok(skipped)
 }
 
 fn cannot_start(command: &Command) -> String {
@@ -205,6 +225,15 @@ mod tests {
         let script = "echo 'test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured'; exit 101";
         job.run_tests(sh(script)).expect_err("exit code 101");
         assert_eq!(job.tests(), Tally { passed: 3, failed: 2, ignored: 0 });
+    }
+
+    #[test]
+    fn what_a_test_says_that_it_skipped_is_remembered() {
+        let mut job = Job::new();
+        let script = "echo 'SKIPPED the half: no such device' >&2; echo 'warning: SKIPPED nothing' >&2
+                      echo 'test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out'";
+        job.run_tests(sh(script)).expect("a good result");
+        assert_eq!(job.skipped(), ["the half: no such device"]);
     }
 
     #[test]

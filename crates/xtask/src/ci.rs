@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
 use crate::job::{Job, Tally};
-use crate::{container, deny, e2e, examples, ghz, lint, loom, proto, test};
+use crate::{container, deny, e2e, examples, ghz, lint, loom, oracle, proto, test};
 
 // One step, in the order in which `ci` runs them. The tests come first: they build what others
 // reuse. The release build comes last: it takes longest. (Not a doc comment: clap would print it
@@ -27,6 +27,8 @@ pub enum Step {
     Deny,
     /// Run the loom models of the lock and of the hand-overs
     Loom,
+    /// Send 100,000 random operations to Holdfast and to the running kernel's own storage, and compare every answer
+    Oracle,
     /// Lint the protobuf files (buf)
     Proto,
     /// Run the heavy end-to-end suites against release builds
@@ -48,6 +50,7 @@ impl Step {
             Self::Doc => lint::doc(job),
             Self::Deny => deny::run(job),
             Self::Loom => loom::run(job),
+            Self::Oracle => oracle::run(job),
             Self::Proto => proto::run(job),
             Self::E2e => e2e::run(job),
             Self::Ghz => ghz::step(job),
@@ -62,7 +65,7 @@ impl Step {
     }
 
     fn counts_tests(self) -> bool {
-        matches!(self, Self::Test | Self::Loom | Self::E2e)
+        matches!(self, Self::Test | Self::Loom | Self::Oracle | Self::E2e)
     }
 }
 

@@ -15,6 +15,7 @@ mod ghz;
 mod job;
 mod lint;
 mod loom;
+mod oracle;
 mod proto;
 mod server;
 mod stress;

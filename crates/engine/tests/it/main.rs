@@ -1,9 +1,12 @@
 //! The engine with real processes, real cgroups and simulated owners.
 
 mod border;
+mod oracle;
 mod owners;
 mod pid_reuse;
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -72,4 +75,14 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
         std::thread::yield_now();
     }
     start.elapsed()
+}
+
+/// Says aloud what was measured. Not with println, which the test harness keeps to itself where a test passes.
+fn measured(what: impl Display) {
+    let _ = io::stderr().write_all(format!("MEASURED {what}\n").as_bytes());
+}
+
+/// Says aloud that something was not tested here, and why.
+fn skipped(what: impl Display, why: impl Display) {
+    let _ = io::stderr().write_all(format!("SKIPPED {what}: {why}\n").as_bytes());
 }

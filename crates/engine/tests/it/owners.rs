@@ -37,7 +37,7 @@ async fn a_value_goes_with_its_process() {
 #[tokio::test]
 async fn a_value_goes_with_its_cgroup_and_a_new_one_of_the_same_name_is_another() {
     let Some(directory) = cgroup_directory("engine-it") else {
-        println!("SKIPPED: no cgroup v2 directory can be made here");
+        skipped("a value that goes with its cgroup", "no cgroup v2 directory can be made here");
         return;
     };
     let engine = start(|_| {});

@@ -63,11 +63,11 @@ async fn a_reused_pid_shows_nothing_of_the_former_owner() {
     let second = match child_with_pid(pid) {
         Ok(Some(second)) => second,
         Ok(None) => {
-            println!("SKIPPED: pid {pid} was not to be had in {TRIES} tries on this busy machine");
+            skipped("a reused pid", format_args!("{pid} was not to be had in {TRIES} tries on this busy machine"));
             return;
         }
         Err(error) => {
-            println!("SKIPPED: /proc/sys/kernel/ns_last_pid: {error}");
+            skipped("a reused pid", format_args!("/proc/sys/kernel/ns_last_pid: {error}"));
             return;
         }
     };

@@ -19,7 +19,7 @@ fn steps(arguments: &[&str]) -> Vec<String> {
 fn ci_runs_every_step_in_order() {
     assert_eq!(
         steps(&["ci", "--list"]),
-        ["test", "fmt", "clippy", "doc", "deny", "loom", "proto", "e2e", "ghz", "examples", "container"]
+        ["test", "fmt", "clippy", "doc", "deny", "loom", "oracle", "proto", "e2e", "ghz", "examples", "container"]
     );
 }
 

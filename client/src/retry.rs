@@ -68,6 +68,7 @@ fn may_pass(reason: Reason) -> bool {
         | Reason::RequestDeadline
         | Reason::MessageTooLarge
         | Reason::MapFull
+        | Reason::Quota
         | Reason::OwnerLimit
         | Reason::MapLimit
         | Reason::ElementExists

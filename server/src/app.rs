@@ -264,6 +264,8 @@ fn limits(config: &Config, descriptors: &Descriptors) -> Limits {
         max_elements: u64::MAX,
         default_max_elements: engine.default_max_elements,
         max_owners: engine.owners.max_owners as u64,
+        max_owner_bytes: engine.max_owner_bytes,
+        max_bytes: engine.max_bytes,
         max_simulated_per_call: engine::SIMULATED_PER_CALL,
         max_page_size: pages::MAX_SIZE as i32,
         default_page_size: pages::DEFAULT_SIZE as i32,

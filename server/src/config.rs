@@ -191,6 +191,8 @@ impl Options {
         engine.owners.simulated = self.allow_simulated_owners.unwrap_or(engine.owners.simulated);
         set(&mut engine.max_maps, self.max_maps, "max-maps", 1, 1 << 20)?;
         set(&mut engine.owners.max_owners, self.max_owners, "max-owners", 1, 1 << 28)?;
+        engine.max_owner_bytes = bytes_or_no_limit(self.max_owner_bytes, engine.max_owner_bytes);
+        engine.max_bytes = bytes_or_no_limit(self.max_bytes, engine.max_bytes);
         let least = MESSAGE_OVERHEAD;
         set(&mut config.max_message_size, self.max_message_size, "max-message-size", least, LARGEST_MESSAGE)?;
         let room = config.max_message_size - MESSAGE_OVERHEAD;
@@ -269,6 +271,15 @@ fn set_ms(value: &mut Duration, given: Option<u64>, option: &'static str, least:
         *value = Duration::from_millis(given);
     }
     Ok(())
+}
+
+/// 0 means no limit.
+fn bytes_or_no_limit(given: Option<u64>, default: Option<u64>) -> Option<u64> {
+    match given {
+        None => default,
+        Some(0) => None,
+        Some(given) => Some(given),
+    }
 }
 
 /// 0 means never.

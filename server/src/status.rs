@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Error, Invalid, LockPlace};
+use engine::{Error, Invalid, LockPlace, QuotaOf};
 use holdfast_proto::ERROR_DOMAIN;
 use holdfast_proto::v1::Reason;
 use tonic::metadata::MetadataMap;
@@ -118,6 +118,7 @@ pub fn refused(error: Error) -> Status {
         Error::MapFull { name, max_elements } => Refusal::new(Code::ResourceExhausted, Reason::MapFull)
             .quota(format!("map:{name}"), max_elements, &message)
             .with("map", name),
+        Error::Quota { of, limit, used } => whose(of, limit, &message).with("used", used),
         Error::OwnerLimit { limit, problem } => {
             Refusal::new(Code::ResourceExhausted, Reason::OwnerLimit).quota("server:owners".to_owned(), limit, &problem)
         }
@@ -145,6 +146,15 @@ fn at(place: LockPlace, refusal: Refusal) -> Refusal {
     match place {
         LockPlace::Storage { owner } => refusal.with("lock", "storage").with("owner_id", owner),
         LockPlace::Bucket { map } => refusal.with("lock", "bucket").with("map", map),
+    }
+}
+
+/// Whose bytes it was.
+fn whose(of: QuotaOf, limit: u64, message: &str) -> Refusal {
+    let refusal = Refusal::new(Code::ResourceExhausted, Reason::Quota);
+    match of {
+        QuotaOf::Owner { owner } => refusal.quota(format!("owner:{owner}"), limit, message).with("owner_id", owner),
+        QuotaOf::Server => refusal.quota("server:bytes".to_owned(), limit, message),
     }
 }
 

@@ -66,6 +66,8 @@ async fn nothing_else_is_tried_again() {
     for (answer, retry) in [
         (unknown, Retry::default()),
         (refusal(Code::NotFound, "OWNER_EXITED", None), Retry::default()),
+        // Of the same code as what may pass.
+        (refusal(Code::ResourceExhausted, "QUOTA", None), Retry::default()),
         (refusal(Code::Unavailable, "LOCK_TIMEOUT", Some(MOMENT)), Retry::OFF),
     ] {
         let (outcome, tries) = outcome(LONG, retry, vec![answer]).await;

@@ -25,9 +25,15 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// One with these flags besides.
+    pub fn with(flags: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let log = directory.path().join("log");
         let mut child = Command::new(binary())
+            .args(flags)
             .args(["--listen", "127.0.0.1:0", "--allow-simulated-owners", "--unix"])
             .arg(directory.path().join("socket"))
             .stdin(Stdio::null())

@@ -257,6 +257,32 @@ fn the_caller_is_an_owner_over_a_unix_socket_alone() {
     assert!(stderr(&output).starts_with("error: INVALID_OWNER: "), "{output:?}");
 }
 
+#[test]
+fn a_quota_is_shown_and_told() {
+    let tour = Tour(Server::with(&["--max-owner-bytes", "16", "--max-bytes", "24"]));
+    let limits = &tour.json("admin info")["limits"];
+    assert_eq!((&limits["max_owner_bytes"], &limits["max_bytes"]), (&json!(16), &json!(24)));
+    for map in ["a", "b", "c"] {
+        tour.ok(&format!("map create {map} --kind task --type u64"));
+    }
+    tour.ok("owner create-simulated --kind task --first 1 --count 2");
+    tour.ok("create a --simulated 1 --u64 1");
+    tour.ok("create b --simulated 1 --u64 1");
+    let output = tour.run("create c --simulated 1 --u64 1");
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""), "{output:?}");
+    let lines: Vec<_> = stderr(&output).lines().collect();
+    assert!(lines[0].starts_with("error: QUOTA: ") && lines[0].contains("--max-owner-bytes"), "{lines:?}");
+    assert!(lines[0].contains(" 16 bytes") && lines[1].starts_with("hint: `holdfast owner show`"), "{lines:?}");
+    tour.ok("create a --simulated 2 --u64 1");
+    let refused = tour.refused("create b --simulated 2 --u64 1");
+    assert!(refused.starts_with("error: QUOTA: ") && refused.contains("--max-bytes"), "{refused}");
+    tour.ok("update a --simulated 2 --u64 2");
+    tour.ok("delete a --simulated 1");
+    tour.ok("create b --simulated 2 --u64 1");
+    let refused = tour.refused("map create d --kind task --type text --value-size 17");
+    assert!(refused.starts_with("error: INVALID_VALUE_SIZE: "), "{refused}");
+}
+
 /// Programs read these names; a change of one breaks them.
 #[test]
 fn json_has_the_names_of_the_api() {

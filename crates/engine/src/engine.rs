@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cpu_executor::{Executor, Refused, Seat, Workers};
-use local_storage::{Context, SlotState, VersionClock};
+use local_storage::{ByteLimits, Context, SlotState, VersionClock};
 use owners::{OwnerError, OwnerId, OwnerKind, OwnerRef, Registry};
 use rqspinlock::Cpu;
 
@@ -41,13 +41,17 @@ pub struct Config {
     pub max_value_size: u32,
     /// What a map's `max_elements` of 0 means.
     pub default_max_elements: u64,
+    /// How many bytes of value one owner may have in all maps; none: as many as fit.
+    pub max_owner_bytes: Option<u64>,
+    /// How many bytes of value all owners may have in all maps; none: as many as fit.
+    pub max_bytes: Option<u64>,
     /// How long the head of a lock's queue waits at most.
     pub lock_timeout: Duration,
 }
 
 impl Default for Config {
     /// Two workers, or one a processor that this process may use; real owners only; 1,024 maps with values as large as Linux takes
-    /// them and a million elements each; the lock's own timeout.
+    /// them and a million elements each; no limit on bytes; the lock's own timeout.
     fn default() -> Config {
         Config {
             executor: cpu_executor::Config {
@@ -61,6 +65,8 @@ impl Default for Config {
             max_maps: 1024,
             max_value_size: Config::LINUX_MAX_VALUE_SIZE,
             default_max_elements: 1_000_000,
+            max_owner_bytes: None,
+            max_bytes: None,
             lock_timeout: rqspinlock::DEFAULT_TIMEOUT,
         }
     }
@@ -108,6 +114,7 @@ impl Engine {
         let limits = Limits {
             max_maps: config.max_maps,
             max_value_size: config.max_value_size,
+            bytes: ByteLimits { owner: config.max_owner_bytes, total: config.max_bytes },
             default_max_elements: config.default_max_elements,
             min_buckets: BUCKETS_PER_WORKER * workers,
         };
@@ -234,7 +241,7 @@ impl Engine {
 
     /// Creates or replaces a value, as `mode` and `conditions` allow.
     ///
-    /// Refused: `MapNotFound`, `MapIdMismatch`, `MapFreeing`, `MapFull`, `OwnerNotFound`, `OwnerExited`, `OwnerLimit`,
+    /// Refused: `MapNotFound`, `MapIdMismatch`, `MapFreeing`, `MapFull`, `Quota`, `OwnerNotFound`, `OwnerExited`, `OwnerLimit`,
     /// `OwnerDenied`, `SimulatedOwnersOff`, `Invalid`, `ElementExists`, `ElementNotFound`, `VersionMismatch`, `OutOfMemory`;
     /// by a lock on the way: `LockTimeout`, `Deadlock`; on the way to the worker: `Overloaded`, `DeadlinePassed`,
     /// `ShuttingDown`. Whatever it is, nothing has changed.

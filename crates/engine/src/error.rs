@@ -84,6 +84,16 @@ pub enum Error {
         /// The limit.
         max_elements: u64,
     },
+    /// No more bytes of value are allowed.
+    #[error("{of} {used} bytes of value and may have {limit}, so that this one does not fit: delete some, or start the server with a higher {}", of.flag())]
+    Quota {
+        /// Whose.
+        of: QuotaOf,
+        /// The limit, in bytes.
+        limit: u64,
+        /// What there was when it was refused, in bytes.
+        used: u64,
+    },
     /// The machine has no memory left for the value.
     #[error("the server could not allocate memory for the value")]
     OutOfMemory,
@@ -171,6 +181,37 @@ pub enum Invalid {
     Owner,
     /// A task in a cgroup map or the reverse.
     OwnerKind,
+}
+
+/// Whose bytes of value a quota counts, over all maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaOf {
+    /// One owner's.
+    Owner {
+        /// Which.
+        owner: OwnerId,
+    },
+    /// Everybody's.
+    Server,
+}
+
+impl QuotaOf {
+    /// How the server's command line calls the limit.
+    fn flag(self) -> &'static str {
+        match self {
+            QuotaOf::Owner { .. } => "--max-owner-bytes",
+            QuotaOf::Server => "--max-bytes",
+        }
+    }
+}
+
+impl std::fmt::Display for QuotaOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            QuotaOf::Owner { owner } => write!(f, "the owner (owner_id {owner}) has in all maps together"),
+            QuotaOf::Server => f.write_str("the server has in all maps together"),
+        }
+    }
 }
 
 /// Which lock an operation met.

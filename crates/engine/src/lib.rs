@@ -27,7 +27,7 @@ pub use crate::engine::{Config, Engine, SIMULATED_PER_CALL, StartError};
 /// For whoever configures an engine: where its threads may go.
 pub use cpu_executor;
 pub use cpu_executor::WorkerInfo;
-pub use error::{Error, Invalid, LockPlace};
+pub use error::{Error, Invalid, LockPlace, QuotaOf};
 /// For whoever configures an engine: its owners, and who a peer on a socket is.
 pub use owners;
 pub use owners::{Counts as OwnerCounts, Identity, OwnerId, OwnerKind, OwnerRef, Peer};

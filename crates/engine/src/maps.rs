@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
-use local_storage::{CreateMapError, StorageMap};
+use local_storage::{ByteLimits, CreateMapError, Quota, StorageMap};
 
 use crate::error::{Error, Invalid};
 use crate::types::{MapId, MapInfo, MapSpec, MapState};
@@ -43,12 +43,15 @@ impl Map {
 pub(crate) struct Limits {
     pub(crate) max_maps: usize,
     pub(crate) max_value_size: u32,
+    pub(crate) bytes: ByteLimits,
     pub(crate) default_max_elements: u64,
     pub(crate) min_buckets: usize,
 }
 
 pub(crate) struct Maps {
     limits: Limits,
+    /// What is used of `limits.bytes`.
+    quota: Arc<Quota>,
     by_name: DashMap<String, Arc<Map>>,
     /// Its mutex serialises creates and removals; lookups never take it.
     by_id: Mutex<BTreeMap<MapId, Arc<Map>>>,
@@ -57,7 +60,8 @@ pub(crate) struct Maps {
 
 impl Maps {
     pub(crate) fn new(limits: Limits) -> Maps {
-        Maps { limits, by_name: DashMap::new(), by_id: Mutex::default(), last_id: AtomicU64::new(0) }
+        let quota = Arc::new(Quota::new(limits.bytes));
+        Maps { limits, quota, by_name: DashMap::new(), by_id: Mutex::default(), last_id: AtomicU64::new(0) }
     }
 
     pub(crate) fn create(&self, mut spec: MapSpec) -> Result<MapInfo, Error> {
@@ -76,6 +80,7 @@ impl Maps {
                 problem: format!("{} is not between 1 and {} bytes", spec.value_size, self.limits.max_value_size),
             });
         }
+        self.check_some_fit(spec.value_size)?;
         if spec.max_elements == 0 {
             spec.max_elements = self.limits.default_max_elements;
         }
@@ -88,12 +93,13 @@ impl Maps {
         }
         // Relaxed: only uniqueness counts, and the mutex orders it anyway.
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let core = StorageMap::new(local_storage::MapSpec {
+        let core_spec = local_storage::MapSpec {
             id,
             value_size: spec.value_size,
             max_elements: spec.max_elements,
             min_buckets: self.limits.min_buckets,
-        });
+        };
+        let core = StorageMap::with_quota(core_spec, &self.quota);
         let core = Arc::new(core.map_err(|error| match error {
             CreateMapError::OutOfMemory { .. } => Error::OutOfMemory,
             CreateMapError::ValueSizeZero | CreateMapError::NoElements => {
@@ -104,6 +110,21 @@ impl Maps {
         by_id.insert(id, Arc::clone(&map));
         self.by_name.insert(map.spec.name.clone(), Arc::clone(&map));
         Ok(map.info())
+    }
+
+    /// A map whose values are larger than anybody may have would register the owner of each refused create, for nothing.
+    fn check_some_fit(&self, value_size: u32) -> Result<(), Error> {
+        let ByteLimits { owner, total } = self.limits.bytes;
+        for (limit, whose) in [(owner, "one owner (--max-owner-bytes)"), (total, "all owners (--max-bytes)")] {
+            if let Some(limit) = limit.filter(|&limit| limit < value_size.into()) {
+                return Err(Error::Invalid {
+                    field: "value_size",
+                    kind: Invalid::ValueSize,
+                    problem: format!("a value of {value_size} bytes is more than the {limit} that {whose} may have"),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The map of this name, whatever its state. What can be no name at all is told apart from a map that is not there.
@@ -178,8 +199,16 @@ mod tests {
     }
 
     fn maps() -> Maps {
-        Maps::new(Limits { max_maps: 2, max_value_size: 64, default_max_elements: 100, min_buckets: 16 })
+        Maps::new(LIMITS)
     }
+
+    const LIMITS: Limits = Limits {
+        max_maps: 2,
+        max_value_size: 64,
+        bytes: ByteLimits { owner: None, total: None },
+        default_max_elements: 100,
+        min_buckets: 16,
+    };
 
     #[test]
     fn names_are_checked_and_said_back() {
@@ -212,6 +241,23 @@ mod tests {
         assert_eq!(maps.list(b.id, 9).iter().map(|map| map.id).collect::<Vec<_>>(), [c.id]);
         assert_eq!(maps.list(u64::MAX, 9), []);
         assert_eq!(maps.totals().0, 2);
+    }
+
+    #[test]
+    fn a_map_whose_values_nobody_may_have_is_refused() {
+        for (bytes, flag) in [
+            (ByteLimits { owner: Some(16), total: None }, "--max-owner-bytes"),
+            (ByteLimits { owner: Some(17), total: Some(16) }, "--max-bytes"),
+        ] {
+            let maps = Maps::new(Limits { bytes, ..LIMITS });
+            let refused = maps.create(MapSpec { value_size: 17, ..spec("a") }).unwrap_err();
+            assert!(
+                matches!(&refused, Error::Invalid { field: "value_size", kind: Invalid::ValueSize, problem }
+                    if problem.contains(flag) && problem.contains("16")),
+                "{refused}"
+            );
+            maps.create(MapSpec { value_size: 16, ..spec("a") }).unwrap();
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! From the refusals of the crates below to the one of the domain, where names take the place of numbers.
 
-use local_storage::{DeleteError, Refusal, Site, UpdateError};
+use local_storage::{DeleteError, Refusal, Scope, Site, UpdateError};
 use owners::{OwnerError, OwnerId};
 use rqspinlock::LockError;
 
-use crate::error::{Error, Invalid, LockPlace};
+use crate::error::{Error, Invalid, LockPlace, QuotaOf};
 use crate::maps::Map;
 
 fn lock(refusal: Refusal, map: &Map) -> Error {
@@ -31,6 +31,10 @@ pub(crate) fn update(error: UpdateError, map: &Map, owner: OwnerId, expected: Op
             Error::VersionMismatch { expected: expected.unwrap_or_default(), current }
         }
         UpdateError::MapFull => Error::MapFull { name: name(), max_elements: map.spec.max_elements },
+        UpdateError::Quota { scope: Scope::Owner, limit, used } => {
+            Error::Quota { of: QuotaOf::Owner { owner }, limit, used }
+        }
+        UpdateError::Quota { scope: Scope::Total, limit, used } => Error::Quota { of: QuotaOf::Server, limit, used },
         UpdateError::MapFreeing => Error::MapFreeing { name: name() },
         UpdateError::OutOfMemory => Error::OutOfMemory,
         UpdateError::Lock(refusal) => lock(refusal, map),

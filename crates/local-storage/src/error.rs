@@ -38,6 +38,24 @@ impl std::fmt::Display for Site {
     }
 }
 
+/// Whose bytes of value a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One owner's, in all maps.
+    Owner,
+    /// All owners', in all maps that share a [`Quota`](crate::Quota).
+    Total,
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Scope::Owner => "the owner holds",
+            Scope::Total => "all owners together hold",
+        })
+    }
+}
+
 /// Why a map was not created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreateMapError {
@@ -87,6 +105,16 @@ pub enum UpdateError {
     /// The map has no room for another element.
     #[error("the map is full")]
     MapFull,
+    /// The value would take its owner, or all owners together, over a limit on bytes of value.
+    #[error("{scope} {used} bytes of value and may hold {limit}: the value does not fit")]
+    Quota {
+        /// Whose limit.
+        scope: Scope,
+        /// The limit, in bytes.
+        limit: u64,
+        /// The bytes that were there when it was refused.
+        used: u64,
+    },
     /// The map is being freed.
     #[error("the map is being freed")]
     MapFreeing,

@@ -22,6 +22,8 @@
 //! * [`update`](StorageMap::update) and [`delete`](StorageMap::delete) change all or nothing: every lock is had before the first change.
 //! * "The map is not freeing" is checked under the bucket's lock, "the storage is still its owner's" under the storage's lock.
 //!   Free and destroy take these same locks at least once *after* their mark, so nothing slips in behind them.
+//! * Room in the map and bytes of the [`Quota`] are taken before an element is linked and given back when it has left both
+//!   lists: what these limits count is never less than what there is. An owner's bytes follow its index, under its lock.
 //! * Nobody waits for a lock while pinned to the epoch: a strong reference keeps the storage or the map.
 //!
 //! # The life of an element
@@ -49,6 +51,7 @@ mod element;
 mod error;
 mod index;
 mod map;
+mod quota;
 mod reclaim;
 mod slot;
 mod storage;
@@ -56,8 +59,9 @@ mod unlink;
 mod write;
 
 pub use context::{Context, VersionClock};
-pub use error::{CreateMapError, DeleteError, Refusal, Site, UpdateError};
+pub use error::{CreateMapError, DeleteError, Refusal, Scope, Site, UpdateError};
 pub use map::{Cursor, Listed, MapId, MapSpec, Mode, Page, StorageMap, Value, Version, Written};
+pub use quota::{ByteLimits, Quota};
 pub use reclaim::{collect, waiting};
 pub use slot::{OwnerSlot, SlotState};
 pub use unlink::{AlreadyFreeing, MapFree, Progress, destroy};

@@ -1,13 +1,15 @@
 //! A map: its buckets, its count, lookups and listings. Changes are in `write`, the end in `unlink`.
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::Owner;
 use crate::bucket::Bucket;
 use crate::context::{Context, Held};
 use crate::element::{self, Element};
-use crate::error::{CreateMapError, Refusal, Site};
+use crate::error::{CreateMapError, Refusal, Site, UpdateError};
+use crate::quota::Quota;
 use crate::storage::LocalStorage;
 
 /// A map's number, never reused, above 0.
@@ -95,6 +97,8 @@ pub struct StorageMap {
     buckets: Box<[Bucket]>,
     /// Elements that have joined and not yet left: at most `max_elements`.
     elements: AtomicU64,
+    /// Limits on bytes that it shares with other maps.
+    quota: Option<Arc<Quota>>,
     freeing: AtomicBool,
     /// Buckets that the free has emptied and closed.
     pub(crate) closed: AtomicUsize,
@@ -110,7 +114,17 @@ unsafe impl Sync for StorageMap {}
 
 impl StorageMap {
     /// An empty map. Buckets follow `max_elements`: about one for four elements, at least `min_buckets`, at most 65,536; a power of two.
+    /// Bytes of value are not limited.
     pub fn new(spec: MapSpec) -> Result<StorageMap, CreateMapError> {
+        StorageMap::make(spec, None)
+    }
+
+    /// As [`StorageMap::new`], for a map that keeps to `quota`.
+    pub fn with_quota(spec: MapSpec, quota: &Arc<Quota>) -> Result<StorageMap, CreateMapError> {
+        StorageMap::make(spec, Some(Arc::clone(quota)))
+    }
+
+    fn make(spec: MapSpec, quota: Option<Arc<Quota>>) -> Result<StorageMap, CreateMapError> {
         if spec.value_size == 0 {
             return Err(CreateMapError::ValueSizeZero);
         }
@@ -124,6 +138,7 @@ impl StorageMap {
             spec,
             buckets,
             elements: AtomicU64::new(0),
+            quota,
             freeing: AtomicBool::new(false),
             closed: AtomicUsize::new(0),
             freed: AtomicU64::new(0),
@@ -224,18 +239,33 @@ impl StorageMap {
         cx.try_lock(&self.buckets[bucket].lock)
     }
 
-    /// Counts an element that is about to be linked, if there is room for it.
-    pub(crate) fn element_joins(&self) -> bool {
-        let max = self.spec.max_elements;
+    /// Counts an element of `storage` that is about to be linked, if there is room for it: with its owner, in this map, and in
+    /// all maps. Under the storage's lock, or while it is private.
+    pub(crate) fn element_joins(&self, storage: &LocalStorage) -> Result<(), UpdateError> {
+        let MapSpec { value_size, max_elements, .. } = self.spec;
+        if let Some(quota) = &self.quota {
+            quota.check_owner(storage.bytes(), value_size)?;
+        }
         // Relaxed: the exactness comes from the compare-exchange, not from an order.
         self.elements
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < max).then_some(count + 1))
-            .is_ok()
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < max_elements).then_some(count + 1))
+            .map_err(|_| UpdateError::MapFull)?;
+        if let Some(quota) = &self.quota
+            && let Err(refused) = quota.reserve(value_size)
+        {
+            // Relaxed: nothing has joined, so that nobody learns anything from it.
+            self.elements.fetch_sub(1, Ordering::Relaxed);
+            return Err(refused);
+        }
+        Ok(())
     }
 
     /// Counts an element that has left both lists, or that was not linked after all.
     pub(crate) fn element_left(&self) {
-        // Release: pairs with `is_drained`: who sees 0 knows that the leaving is done.
+        if let Some(quota) = &self.quota {
+            quota.give_back(self.spec.value_size);
+        }
+        // Release: pairs with `is_drained`: who sees 0 knows that the leaving is done, and the bytes given back.
         self.elements.fetch_sub(1, Ordering::Release);
     }
 

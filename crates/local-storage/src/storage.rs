@@ -57,6 +57,11 @@ impl LocalStorage {
         self.bytes.fetch_add(size.into(), Ordering::Relaxed);
     }
 
+    /// Bytes of value. Those who decide by it hold the lock, or have the storage to themselves.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Under the lock: one element less.
     pub(crate) fn discharge(&self, size: u32) {
         self.elements.fetch_sub(1, Ordering::Relaxed);
@@ -72,7 +77,7 @@ impl LocalStorage {
         SlotState::Storage {
             serial: self.serial(),
             elements: self.elements.load(Ordering::Relaxed).into(),
-            bytes: self.bytes.load(Ordering::Relaxed),
+            bytes: self.bytes(),
         }
     }
 }

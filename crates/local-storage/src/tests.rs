@@ -1,5 +1,6 @@
 //! What the core promises, with owners that are nothing but a number and a slot.
 
+mod limits;
 mod sequential;
 mod stress;
 
@@ -39,9 +40,13 @@ pub(crate) fn context(index: usize) -> Context {
 }
 
 pub(crate) fn map(value_size: u32, max_elements: u64) -> Arc<StorageMap> {
+    Arc::new(StorageMap::new(spec(value_size, max_elements)).expect("a small map"))
+}
+
+fn spec(value_size: u32, max_elements: u64) -> MapSpec {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
-    Arc::new(StorageMap::new(MapSpec { id, value_size, max_elements, min_buckets: 4 }).expect("a small map"))
+    MapSpec { id, value_size, max_elements, min_buckets: 4 }
 }
 
 /// Drives a free to its end, within a minute.

@@ -109,9 +109,7 @@ impl StorageMap {
         if !owner.slot().is_empty() {
             return Ok(Attempt::StartOver);
         }
-        if !self.element_joins() {
-            return Err(UpdateError::MapFull);
-        }
+        self.element_joins(&storage)?;
         let version = cx.versions.draw(0);
         let (map, whose) = element::join(self, &storage);
         let element = fresh.take().expect("an attempt that starts over gives it back").into_shared(whose, map, version);
@@ -167,8 +165,8 @@ impl StorageMap {
             if self.is_freeing() {
                 return Err(UpdateError::MapFreeing);
             }
-            if old.is_none() && !self.element_joins() {
-                return Err(UpdateError::MapFull);
+            if old.is_none() {
+                self.element_joins(storage)?;
             }
             // Nothing is refused from here on.
             let version = cx.versions.draw(current.unwrap_or(0));

@@ -140,6 +140,20 @@ pub struct Options {
     #[arg(long, env = "HOLDFAST_MAX_OWNERS", value_name = "N")]
     pub max_owners: Option<usize>,
 
+    /// Let one owner have so many bytes of value at most, in all maps together; 0: no limit. [default: 0]
+    ///
+    /// Who would have more is refused a create (QUOTA); replacing a value needs no room. The bytes of the values alone
+    /// count: the server keeps a header of its own for each besides. Maps with larger values cannot be created.
+    #[arg(long, env = "HOLDFAST_MAX_OWNER_BYTES", value_name = "BYTES")]
+    pub max_owner_bytes: Option<u64>,
+
+    /// Hold so many bytes of value at most, of all owners in all maps together; 0: no limit. [default: 0]
+    ///
+    /// Counted and refused as with --max-owner-bytes. A value counts until it has left its map, which a lock that is
+    /// held for long may put off a little after its owner's end.
+    #[arg(long, env = "HOLDFAST_MAX_BYTES", value_name = "BYTES")]
+    pub max_bytes: Option<u64>,
+
     /// Allow maps whose values have up to so many bytes. [default: 65407]
     ///
     /// The default is what Linux allows for its own local storage.
@@ -211,6 +225,8 @@ impl Options {
             allow_simulated_owners: self.allow_simulated_owners.or(other.allow_simulated_owners),
             max_maps: self.max_maps.or(other.max_maps),
             max_owners: self.max_owners.or(other.max_owners),
+            max_owner_bytes: self.max_owner_bytes.or(other.max_owner_bytes),
+            max_bytes: self.max_bytes.or(other.max_bytes),
             max_value_size: self.max_value_size.or(other.max_value_size),
             max_message_size: self.max_message_size.or(other.max_message_size),
             max_connections: self.max_connections.or(other.max_connections),

@@ -21,6 +21,8 @@ lock-timeout-ms = 40
 allow-simulated-owners = true
 max-maps = 7
 max-owners = 8
+max-owner-bytes = 18
+max-bytes = 19
 max-value-size = 9
 max-message-size = 10000
 max-connections = 11
@@ -61,6 +63,7 @@ fn every_option_arrives_where_it_belongs() {
     assert_eq!(config.engine.lock_timeout, Duration::from_millis(40));
     assert!(config.engine.owners.simulated);
     assert_eq!((config.engine.max_maps, config.engine.owners.max_owners), (7, 8));
+    assert_eq!((config.engine.max_owner_bytes, config.engine.max_bytes), (Some(18), Some(19)));
     assert_eq!((config.engine.max_value_size, config.max_message_size), (9, 10_000));
     assert_eq!(config.transport.max_connections, Some(11));
     assert_eq!(config.transport.max_age, Some(Duration::from_secs(12)));
@@ -142,6 +145,8 @@ fn help_says_the_defaults() {
         ("--allow-simulated-owners", config.engine.owners.simulated.to_string()),
         ("--max-maps", config.engine.max_maps.to_string()),
         ("--max-owners", config.engine.owners.max_owners.to_string()),
+        ("--max-owner-bytes", "0".to_owned()),
+        ("--max-bytes", "0".to_owned()),
         ("--max-value-size", config.engine.max_value_size.to_string()),
         ("--max-message-size", config.max_message_size.to_string()),
         ("--max-connections", crate::app::CONNECTIONS.to_string()),
@@ -155,6 +160,7 @@ fn help_says_the_defaults() {
         ("--log-format", "text".to_owned()),
     ];
     assert_eq!(config.transport.max_age, None);
+    assert_eq!((config.engine.max_owner_bytes, config.engine.max_bytes), (None, None));
     for (flag, default) in defaults {
         let part = help.split(&format!("\n      {flag} ")).nth(1).unwrap_or_else(|| panic!("no {flag} in {help}"));
         let part = part.split("\n      --").next().unwrap();
@@ -177,6 +183,12 @@ fn the_manual_page_has_every_flag_and_variable() {
             assert!(options.contains(&format!("\\fB{}\\fR", variable.display())), "no {variable:?} in {options}");
         }
     }
+}
+
+#[test]
+fn no_bytes_are_no_limit() {
+    let config = config("max-owner-bytes = 0\nmax-bytes = 0");
+    assert_eq!((config.engine.max_owner_bytes, config.engine.max_bytes), (None, None));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Limits of the process, at small numbers, through the real binary. Those of the server's own are in `status_table`
-//! (owners, maps, elements, messages, mailboxes), `transport` (connections), `listings` (pages) and `status_table::invalid`
+//! (owners, maps, elements, bytes, messages, mailboxes), `transport` (connections), `listings` (pages) and `status_table::invalid`
 //! (names, values, sizes of pages).
 
 use std::fs;

@@ -72,12 +72,14 @@ async fn every_start_is_another_instance() {
 async fn flags_come_before_variables_before_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("holdfast.toml");
-    fs::write(&file, "max-maps = 1\nmax-owners = 1\nmax-value-size = 1\n").unwrap();
+    fs::write(&file, "max-maps = 1\nmax-owners = 1\nmax-value-size = 1\nmax-bytes = 5\n").unwrap();
     let mut command = binary();
     command.env("HOLDFAST_CONFIG", &file).env("HOLDFAST_MAX_OWNERS", "2").env("HOLDFAST_MAX_VALUE_SIZE", "2");
+    command.env("HOLDFAST_MAX_OWNER_BYTES", "4");
     let process = Process::spawn(command.args(["--listen=127.0.0.1:0", "--max-value-size=3"]), 1);
     let limits = info(&process).await.limits.unwrap();
     assert_eq!((limits.max_maps, limits.max_owners, limits.max_value_size), (1, 2, 3));
+    assert_eq!((limits.max_owner_bytes, limits.max_bytes), (Some(4), Some(5)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,9 @@ use holdfastd::config::Config;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::harness::{Api, Server, bytes, cgroup, hold, map_of, patient, put, simulated, soon, task, until, within};
+use crate::harness::{
+    Api, Process, Server, bytes, cgroup, connect, hold, map_of, patient, put, simulated, soon, task, until, within,
+};
 
 const README: &str = include_str!("../../../proto/README.md");
 
@@ -76,7 +78,8 @@ pub fn refused<T: Debug>(answer: Result<T, Status>, reason: &str) -> Refused {
     let fields: Vec<_> = details.bad_request().into_iter().flat_map(|bad| bad.field_violations.clone()).collect();
     assert_eq!(!fields.is_empty(), row.code == Code::InvalidArgument, "{status:?}");
     let quota = details.quota_failure().into_iter().flat_map(|quota| quota.violations.clone()).next();
-    assert_eq!(quota.is_some(), reason.ends_with("_FULL") || reason.ends_with("_LIMIT"), "{status:?}");
+    let bound = reason.ends_with("_FULL") || reason.ends_with("_LIMIT") || reason == "QUOTA";
+    assert_eq!(quota.is_some(), bound, "{status:?}");
     Refused {
         field: fields.into_iter().map(|violation| violation.field).next().unwrap_or_default(),
         subject: quota.map(|violation| violation.subject).unwrap_or_default(),
@@ -259,6 +262,49 @@ async fn map_full() {
     api.update("m", simulated(1), 2).await.unwrap();
     api.delete("m", simulated(2)).await.unwrap();
     api.update("m", simulated(3), 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quota() {
+    // The real binary: its flags count, too.
+    let process = Process::start(&["--allow-simulated-owners", "--max-owner-bytes=16", "--max-bytes=40"]);
+    let mut api = Api::new(connect(&process.endpoints[0]).await);
+    for map in ["a", "b", "c"] {
+        api.task_map(map).await;
+    }
+    api.simulate(MapKind::Task, 1, 4).await;
+    let owner_id = api.update("a", simulated(1), 1).await.unwrap().owner_id;
+    api.update("b", simulated(1), 1).await.unwrap();
+    let refusal = refused(api.update("c", simulated(1), 1).await, "QUOTA");
+    assert_eq!(refusal.subject, format!("owner:{owner_id}"));
+    assert_eq!(facts(&refusal), [("limit", "16"), ("owner_id", &owner_id.to_string()), ("used", "16")]);
+    // Every way to create.
+    let create = CreateRequest { map: "c".to_owned(), owner: Some(simulated(1).into()), value: bytes(1) };
+    refused(api.storage.create(create).await, "QUOTA");
+    let mut get = GetRequest { map: "c".to_owned(), owner: Some(simulated(1).into()), ..GetRequest::default() };
+    get.create_if_missing = true;
+    refused(api.storage.get(get).await, "QUOTA");
+
+    for (map, owner) in [("a", 2), ("b", 2), ("a", 3)] {
+        api.update(map, simulated(owner), 1).await.unwrap();
+    }
+    let refusal = refused(api.update("a", simulated(4), 1).await, "QUOTA");
+    assert_eq!(refusal.subject, "server:bytes");
+    assert_eq!(facts(&refusal), [("limit", "40"), ("used", "40")]);
+    assert_eq!((api.stats().await.bytes, api.map("c").await.unwrap().elements), (40, 0), "nothing has changed");
+    // Replacing needs no room, and what goes makes some.
+    api.update("a", simulated(1), 2).await.unwrap();
+    api.delete("b", simulated(1)).await.unwrap();
+    api.update("c", simulated(1), 1).await.unwrap();
+    refused(api.update("b", simulated(3), 1).await, "QUOTA");
+    assert_eq!(api.free("a").await.unwrap(), 3);
+    api.update("b", simulated(3), 1).await.unwrap();
+    assert_eq!(api.stats().await.bytes, 24);
+}
+
+/// What a refusal tells programs.
+fn facts(refusal: &Refused) -> Vec<(&str, &str)> {
+    refusal.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -120,6 +120,7 @@ async fn limits_in_force_are_told() {
     assert_eq!((limits.max_message_bytes, limits.mailbox_capacity, limits.max_connections), (100_000, 77, 5));
     assert_eq!((limits.default_page_size, limits.max_page_size), (100, 10_000));
     assert_eq!((limits.max_value_size, limits.max_simulated_per_call), (65_407, 1_000_000));
+    assert_eq!((limits.max_owner_bytes, limits.max_bytes), (None, None));
     assert!(info.simulated_owners_allowed && info.start_time.is_some());
     let namespace = std::fs::metadata("/proc/self/ns/pid").ok().map(|file| std::os::unix::fs::MetadataExt::ino(&file));
     assert_eq!(info.pid_namespace_inode, namespace);

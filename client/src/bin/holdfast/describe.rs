@@ -140,6 +140,8 @@ fn limits_json(limits: &Limits) -> Json {
         "max_elements": limits.max_elements,
         "default_max_elements": limits.default_max_elements,
         "max_owners": limits.max_owners,
+        "max_owner_bytes": limits.max_owner_bytes,
+        "max_bytes": limits.max_bytes,
         "max_simulated_per_call": limits.max_simulated_per_call,
         "max_page_size": limits.max_page_size,
         "default_page_size": limits.default_page_size,

@@ -78,6 +78,9 @@ fn what_to_do(refusal: &Refusal) -> Option<String> {
         Reason::ShuttingDown => "the server is going down: try again when it is back (its values will be gone)",
         Reason::RequestDeadline => "give it more time with --timeout",
         Reason::MapFull => "delete values, or create a map with a larger --max-elements",
+        Reason::Quota => {
+            "`holdfast owner show` and `holdfast admin stats` tell who has how many bytes; delete values, or free a map"
+        }
         Reason::OwnerLimit => "`holdfast admin info` shows the limit; end some owners, or raise it at the server",
         Reason::MapLimit => "free a map: `holdfast map list`, `holdfast map free NAME`",
         Reason::ElementExists => "`holdfast update` replaces it, `holdfast get` shows it",

@@ -4,6 +4,7 @@ mod border;
 mod oracle;
 mod owners;
 mod pid_reuse;
+mod quota;
 
 use std::fmt::Display;
 use std::io::{self, Write};

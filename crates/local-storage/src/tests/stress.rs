@@ -8,7 +8,7 @@ use std::thread;
 use super::*;
 
 /// Runs `body` on `count` threads at once, each with a context of its own, and works the retry lists off at the end.
-fn on_threads(count: usize, body: impl Fn(&Context, usize) + Sync) {
+pub(super) fn on_threads(count: usize, body: impl Fn(&Context, usize) + Sync) {
     let start = Barrier::new(count);
     thread::scope(|scope| {
         for index in 0..count {

@@ -1,0 +1,174 @@
+//! Everybody at the limit at once.
+
+use std::io::Write;
+use std::sync::RwLock;
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::tests::stress::on_threads;
+
+const THREADS: usize = 4;
+
+/// A little randomness, the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    /// Below `sides`.
+    fn roll(&mut self, sides: usize) -> usize {
+        // Knuth's MMIX generator; its high bits are good enough.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn measured(line: String) {
+    // Not eprintln: the test harness keeps that to itself when a test passes.
+    let _ = writeln!(std::io::stderr(), "MEASURED local-storage limits: {line}");
+}
+
+/// Each thread keeps book of its own owners. What all have on their books together is never more than what there is, since
+/// it is entered after a create and struck out before a delete; so if that passes the limit, the limit was passed.
+#[test]
+fn the_total_is_never_passed_and_owners_limits_are_exact() {
+    const TOTAL: u64 = 400;
+    const OWNER: u64 = 40;
+    let quota = quota(Some(OWNER), Some(TOTAL));
+    let maps: Vec<_> = [8, 16, 24].map(|size| map_within(size, 1000, &quota)).into();
+    let (booked, most, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    on_threads(THREADS, |cx, index| {
+        let mut dice = Dice(index as u64);
+        let mut owners: Vec<_> = (0..8).map(|_| (TestOwner::new(), [0; 3])).collect();
+        for _ in 0..15_000 {
+            let (owner, books) = &mut owners[dice.roll(8)];
+            let (which, size) = (dice.roll(3), [8, 16, 24]);
+            let own: u64 = books.iter().sum();
+            if dice.roll(50) == 0 {
+                booked.fetch_sub(own, Ordering::Relaxed);
+                destroy(cx, owner);
+                (*owner, *books) = (TestOwner::new(), [0; 3]);
+            } else if books[which] > 0 && dice.roll(2) == 0 {
+                booked.fetch_sub(books[which], Ordering::Relaxed);
+                books[which] = 0;
+                maps[which].delete(cx, owner, None).unwrap();
+            } else {
+                let new = if books[which] > 0 { 0 } else { size[which] };
+                match create(cx, &maps[which], owner) {
+                    Ok(written) => {
+                        assert_eq!(written.created, new > 0);
+                        assert!(own + new <= OWNER, "an owner has {own} and got {new} more");
+                        books[which] = size[which];
+                        let now = booked.fetch_add(new, Ordering::Relaxed) + new;
+                        assert!(now <= TOTAL, "{now} bytes are there at least");
+                        most.fetch_max(now, Ordering::Relaxed);
+                    }
+                    Err(UpdateError::Quota { scope: Scope::Owner, used, .. }) => {
+                        assert!(own + new > OWNER && used == own, "an owner has {used}, not {own}, and wants {new}");
+                    }
+                    Err(UpdateError::Quota { scope: Scope::Total, used, .. }) => {
+                        assert!(new > 0 && used <= TOTAL && used + new > TOTAL, "{used} are used, {new} are wanted");
+                        count(&refused);
+                    }
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        }
+        for (owner, books) in &owners {
+            booked.fetch_sub(books.iter().sum(), Ordering::Relaxed);
+            destroy(cx, owner);
+        }
+    });
+    assert_eq!((booked.into_inner(), quota.used()), (0, Some(0)));
+    assert_eq!(maps.iter().map(|map| map.elements()).sum::<u64>(), 0);
+    let (most, refused) = (most.into_inner(), refused.into_inner());
+    measured(format!("of {TOTAL} bytes {most} were booked at most, {refused} creates were refused for the total"));
+    assert!(most > TOTAL - 24 && refused > 100, "nobody came to the limit");
+}
+
+/// Ends the watching, also when a thread has panicked.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Creates, replacements, deletes, owners' ends and maps' frees, all on the same owners and maps, while somebody watches.
+#[test]
+fn no_counter_passes_its_limit_and_all_end_at_zero() {
+    const TOTAL: u64 = 200;
+    const OWNER: u64 = 40;
+    const MAPS: usize = 4;
+    let sizes = [8, 8, 16, 24];
+    let quota = quota(Some(OWNER), Some(TOTAL));
+    let maps: Vec<_> = sizes.iter().map(|&size| RwLock::new(map_within(size, 8, &quota))).collect();
+    let owners: Vec<_> = (0..12).map(|_| RwLock::new(Arc::new(TestOwner::new()))).collect();
+    let (running, most) = (AtomicBool::new(true), AtomicU64::new(0));
+    let [created, over_owner, over_total, full] = [const { AtomicU64::new(0) }; 4];
+    let watch = || {
+        while running.load(Ordering::Relaxed) {
+            let used = quota.used().expect("it has a limit");
+            assert!(used <= TOTAL, "{used} bytes are used");
+            most.fetch_max(used, Ordering::Relaxed);
+            for owner in &owners {
+                if let SlotState::Storage { bytes, .. } = owner.read().unwrap().slot.state() {
+                    assert!(bytes <= OWNER, "an owner has {bytes}");
+                }
+            }
+            for map in &maps {
+                assert!(map.read().unwrap().elements() <= 8);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(watch);
+        let over = Over(&running);
+        on_threads(THREADS, |cx, index| {
+            let mut dice = Dice(index as u64);
+            for round in 0..15_000 {
+                let (owner, map) = (dice.roll(owners.len()), dice.roll(MAPS));
+                let current = || (Arc::clone(&owners[owner].read().unwrap()), Arc::clone(&maps[map].read().unwrap()));
+                match dice.roll(20) {
+                    0..=11 => match create(cx, &current().1, &*current().0) {
+                        Ok(_) => count(&created),
+                        Err(UpdateError::Quota { scope: Scope::Owner, .. }) => count(&over_owner),
+                        Err(UpdateError::Quota { scope: Scope::Total, .. }) => count(&over_total),
+                        Err(UpdateError::MapFull) => count(&full),
+                        Err(UpdateError::OwnerGone | UpdateError::MapFreeing) => {}
+                        Err(error) => panic!("{error:?}"),
+                    },
+                    12..=18 => match current().1.delete(cx, &*current().0, None) {
+                        Ok(_) | Err(DeleteError::NotFound | DeleteError::OwnerGone | DeleteError::MapFreeing) => {}
+                        Err(error) => panic!("{error:?}"),
+                    },
+                    _ if round % 4 > 0 => {
+                        let next = Arc::new(TestOwner::new());
+                        let left = std::mem::replace(&mut *owners[owner].write().unwrap(), next);
+                        destroy(cx, &*left);
+                    }
+                    _ => {
+                        let next = map_within(sizes[map], 8, &quota);
+                        let old = std::mem::replace(&mut *maps[map].write().unwrap(), next);
+                        free(cx, &old);
+                        assert_eq!(old.elements(), 0);
+                    }
+                }
+            }
+        });
+        drop(over);
+        watching.join().unwrap();
+    });
+    let cx = context(9);
+    let left: u64 = maps.iter().map(|map| map.read().unwrap().bytes()).sum();
+    assert_eq!(quota.used(), Some(left), "a byte was lost or kept");
+    owners.iter().for_each(|owner| destroy(&cx, &**owner.read().unwrap()));
+    assert_eq!(quota.used(), Some(0));
+    let most = most.into_inner();
+    let counts = [created, over_owner, over_total, full].map(AtomicU64::into_inner);
+    measured(format!("of {TOTAL} bytes {most} were seen used; created, refused for owner, total, map: {counts:?}"));
+    assert!(most > TOTAL - 24 && counts.iter().all(|&count| count > 0), "nobody came to one of the limits");
+}

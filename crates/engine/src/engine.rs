@@ -398,6 +398,7 @@ impl Engine {
     async fn find_or_register(&self, map: &Map, owner: &OwnerRef) -> Result<OwnerHandle, Error> {
         let found = match self.owners().find(owner) {
             Err(OwnerError::NotRegistered { .. }) => {
+                self.check_room(map, owner)?;
                 let (this, owner) = (self.clone(), owner.clone());
                 blocking(move || Ok(this.owners().register(&owner, Storage::new)?)).await?
             }
@@ -405,6 +406,17 @@ impl Engine {
         };
         check_kind(map, Some(found.kind()))?;
         Ok(found)
+    }
+
+    /// An owner that is not registered yet is not going to be for a value that has no room: it would stay until it exits.
+    fn check_room(&self, map: &Map, owner: &OwnerRef) -> Result<(), Error> {
+        let Err(refused) = map.core.check_room() else { return Ok(()) };
+        // Not registered still: so it had no value when there was no room, and this is no replacement.
+        match self.owners().find(owner) {
+            // It has no id yet, and is not who is refused: the map is full, or the server.
+            Err(OwnerError::NotRegistered { .. }) => Err(refusal::update(refused, map, OwnerId(0), None)),
+            _ => Ok(()),
+        }
     }
 
     async fn submit(&self, worker: usize, op: Op, deadline: Option<Instant>) -> Reply {

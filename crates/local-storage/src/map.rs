@@ -239,6 +239,15 @@ impl StorageMap {
         cx.try_lock(&self.buckets[bucket].lock)
     }
 
+    /// Whether an owner without any value would be refused one now, for want of room in the map or among all bytes. Only a
+    /// look: it takes nothing.
+    pub fn check_room(&self) -> Result<(), UpdateError> {
+        if self.elements() >= self.spec.max_elements {
+            return Err(UpdateError::MapFull);
+        }
+        self.quota.as_ref().map_or(Ok(()), |quota| quota.check_total(self.spec.value_size))
+    }
+
     /// Counts an element of `storage` that is about to be linked, if there is room for it: with its owner, in this map, and in
     /// all maps. Under the storage's lock, or while it is private.
     pub(crate) fn element_joins(&self, storage: &LocalStorage) -> Result<(), UpdateError> {

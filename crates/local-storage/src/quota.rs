@@ -61,6 +61,16 @@ impl Quota {
         }
     }
 
+    /// Whether `size` bytes of the total are left.
+    pub(crate) fn check_total(&self, size: u32) -> Result<(), UpdateError> {
+        match (self.limits.total, self.used()) {
+            (Some(limit), Some(used)) if !fits(used, size, limit) => {
+                Err(UpdateError::Quota { scope: Scope::Total, limit, used })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes `size` bytes of the total, if there are so many left.
     pub(crate) fn reserve(&self, size: u32) -> Result<(), UpdateError> {
         let Some(limit) = self.limits.total else { return Ok(()) };

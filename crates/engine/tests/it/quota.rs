@@ -73,3 +73,26 @@ async fn all_owners_together_get_as_much_as_fits() {
         set(&engine, map, &simulated(owner), 1).await.unwrap();
     }
 }
+
+/// A task takes a descriptor and a place among the owners: not for a value that does not fit.
+#[tokio::test]
+async fn nobody_is_registered_for_a_value_that_has_no_room() {
+    let engine = limited(20).await;
+    for id in 0..20 {
+        set(&engine, "0", &simulated(id), 1).await.unwrap();
+    }
+    let stranger = Sleeper::start();
+    let refused = set(&engine, "1", &task(stranger.pid()), 1).await;
+    assert_eq!(refused, Err(Error::Quota { of: QuotaOf::Server, limit: TOTAL, used: TOTAL }));
+    engine.destroy_simulated_owners(OwnerKind::Task, 0, 10).await.unwrap();
+    let spec = MapSpec { max_elements: 1, name: "single".to_owned(), ..engine.get_map("1").unwrap().spec };
+    engine.create_map(spec).unwrap();
+    set(&engine, "single", &simulated(10), 1).await.unwrap();
+    let full = engine.get_or_create("single", &task(stranger.pid()), None, None).await;
+    assert!(matches!(full, Err(Error::MapFull { max_elements: 1, .. })), "{full:?}");
+    assert_eq!((engine.stats().owners.tasks, engine.stats().owners.descriptors), (0, 0));
+    set(&engine, "1", &task(stranger.pid()), 1).await.unwrap();
+    assert_eq!(engine.stats().owners.tasks, 1);
+    // Known now, and refused all the same.
+    assert!(matches!(set(&engine, "single", &task(stranger.pid()), 1).await, Err(Error::MapFull { .. })));
+}

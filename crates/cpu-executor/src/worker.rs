@@ -33,13 +33,13 @@ pub trait Worker: 'static {
     fn background(&mut self) -> Background;
 }
 
-/// What a worker wants between two batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a worker wants between two batches. The smaller one is the sooner one, so that of several wishes the minimum counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Background {
-    /// Nothing: sleep until there is a job.
-    Idle,
     /// Another turn, as soon as the mailbox was looked at.
     Again,
     /// Another turn after the next batch, or after this time without a job.
     After(Duration),
+    /// Nothing: sleep until there is a job.
+    Idle,
 }

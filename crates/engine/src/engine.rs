@@ -479,6 +479,11 @@ impl Engine {
         self.0.executor.submit_detached(worker, op).expect("a test stalls a running worker");
     }
 
+    /// For tests: the worker that frees a map.
+    pub fn worker_of_map(&self, map: &str) -> Result<usize, Error> {
+        Ok(self.worker_of(self.0.shared.maps.find(map)?.id()))
+    }
+
     /// For tests: runs `body` on a worker while it holds the lock of the bucket that an owner with this storage serial has
     /// in the map.
     pub fn hold_bucket_lock(&self, worker: usize, map: &str, serial: u64, body: impl FnOnce() + Send + 'static) {

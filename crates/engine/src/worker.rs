@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cpu_executor::{Background, Job, Responder};
-use local_storage::{Context, MapFree, OwnerSlot, Progress};
+use local_storage::{Context, MapFree, OwnerSlot, Progress, Tidy};
 use owners::{Owner, Registry};
 use rqspinlock::EventsHandle;
 
@@ -22,9 +22,8 @@ const FREE_STEP: u64 = 256;
 const RETRY_STEP: usize = 64;
 /// How long a worker that waits for somebody else's lock or for a grace period sleeps at most.
 const TIDY_PAUSE: Duration = Duration::from_millis(1);
-/// How often an idle worker helps reclamation on before it sleeps until there is work: a reader that stays pinned for longer
-/// than this many pauses leaves the rest to whoever comes next.
-const TIDY_ROUNDS: u32 = 1000;
+/// An idle worker whose grace period does not end, because a reader is not run, looks less and less often, down to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the core knows of an owner.
 #[derive(Debug)]
@@ -127,12 +126,15 @@ pub(crate) struct Worker {
     cx: Context,
     shared: Arc<Shared>,
     frees: VecDeque<Free>,
-    tidy_rounds: u32,
+    /// How many frees, one after the other, had nothing to do but wait.
+    waited: usize,
+    /// How long the next pause of an idle worker is that has something left to tidy up.
+    pause: Duration,
 }
 
 impl Worker {
     pub(crate) fn new(cx: Context, shared: Arc<Shared>) -> Worker {
-        Worker { cx, shared, frees: VecDeque::new(), tidy_rounds: 0 }
+        Worker { cx, shared, frees: VecDeque::new(), waited: 0, pause: TIDY_PAUSE }
     }
 
     fn update(
@@ -198,20 +200,41 @@ impl Worker {
     }
 
     /// One step of the free whose turn it is.
-    fn free_step(&mut self) -> Option<Background> {
-        let mut free = self.frees.pop_front()?;
-        let next = match free.steps.step(&self.cx, FREE_STEP) {
+    fn free_step(&mut self) -> Background {
+        let Some(mut free) = self.frees.pop_front() else { return Background::Idle };
+        match free.steps.step(&self.cx, FREE_STEP) {
             Progress::Done { freed } => {
                 self.shared.maps.remove(&free.map);
                 tracing::info!(map = %free.map.spec.name, map_id = free.map.id(), freed, "map freed");
                 free.responder.send(Ok(Done::Freed(freed)));
-                return Some(Background::Again);
+                return Background::Again;
             }
-            Progress::More => Background::Again,
-            Progress::Waiting => Background::After(TIDY_PAUSE),
-        };
+            Progress::More => self.waited = 0,
+            Progress::Waiting => self.waited += 1,
+        }
         self.frees.push_back(free);
-        Some(next)
+        // One that waits does not hold up the others.
+        if self.waited < self.frees.len() {
+            return Background::Again;
+        }
+        self.waited = 0;
+        Background::After(TIDY_PAUSE)
+    }
+
+    /// Sees to what the operations have left behind.
+    fn tidy(&mut self) -> Background {
+        match self.cx.tidy() {
+            Tidy::Done => Background::Idle,
+            Tidy::More => {
+                self.pause = TIDY_PAUSE;
+                Background::Again
+            }
+            Tidy::Waiting => {
+                let pause = self.pause;
+                self.pause = (pause * 2).min(LONGEST_PAUSE);
+                Background::After(pause)
+            }
+        }
     }
 }
 
@@ -222,7 +245,7 @@ impl cpu_executor::Worker for Worker {
     fn run(&mut self, job: Job<Op, Reply>) {
         let Job { op, responder, deadline, span, .. } = job;
         let _entered = span.enter();
-        self.tidy_rounds = 0;
+        self.pause = TIDY_PAUSE;
         self.cx.set_deadline(deadline);
         let reply = match op {
             Op::Update { map, owner, value, mode, expected } => self.update(&map, &owner, &value, mode, expected),
@@ -240,18 +263,12 @@ impl cpu_executor::Worker for Worker {
     }
 
     fn background(&mut self) -> Background {
-        let left = self.cx.work_off(RETRY_STEP);
-        if let Some(next) = self.free_step() {
-            return next;
-        }
-        if left > 0 {
-            return Background::After(TIDY_PAUSE);
-        }
-        if local_storage::waiting() == 0 || self.tidy_rounds == TIDY_ROUNDS {
-            return Background::Idle;
-        }
-        local_storage::collect();
-        self.tidy_rounds += 1;
-        Background::After(TIDY_PAUSE)
+        let retries = match self.cx.work_off(RETRY_STEP) {
+            0 => Background::Idle,
+            _ => Background::After(TIDY_PAUSE),
+        };
+        let frees = self.free_step();
+        let tidy = self.tidy();
+        retries.min(frees).min(tidy)
     }
 }

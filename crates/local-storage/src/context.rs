@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rqspinlock::{Cpu, LockError, RawRqSpinLock};
 
 use crate::error::{Refusal, Site};
+use crate::reclaim::{Leftover, Tidy};
 use crate::unlink::Work;
 
 /// The bits of a version that name the worker index that drew it.
@@ -56,14 +57,15 @@ pub struct Context {
     pub(crate) restart_limit: Duration,
     retry: RefCell<VecDeque<Work>>,
     retry_length: Arc<AtomicU64>,
+    leftover: RefCell<Leftover>,
 }
 
 impl Context {
     /// A context for this thread. `restart_limit` bounds how long an operation without a deadline may start over; the lock's
     /// timeout is a good value.
     pub fn new(cpu: Cpu, versions: VersionClock, restart_limit: Duration) -> Context {
-        let (deadline, retry) = (Cell::new(None), RefCell::default());
-        Context { cpu, versions, deadline, restart_limit, retry, retry_length: Arc::default() }
+        let (deadline, retry, leftover) = (Cell::new(None), RefCell::default(), RefCell::default());
+        Context { cpu, versions, deadline, restart_limit, retry, retry_length: Arc::default(), leftover }
     }
 
     /// The thread's lock context.
@@ -101,6 +103,12 @@ impl Context {
         left
     }
 
+    /// One piece of seeing to it that what this thread has retired is freed. Nobody else does: the thread calls it whenever
+    /// it is idle, and does not sleep for good before it is [`Tidy::Done`]. Where nothing was retired that costs next to nothing.
+    pub fn tidy(&self) -> Tidy {
+        self.leftover.borrow_mut().tidy()
+    }
+
     /// Puts refused work off.
     pub(crate) fn put_off(&self, work: Work) {
         let mut retry = self.retry.borrow_mut();
@@ -121,6 +129,18 @@ impl Context {
 
     pub(crate) fn try_lock<'a>(&'a self, lock: &'a RawRqSpinLock) -> Option<Held<'a>> {
         lock.try_lock(&self.cpu).then(|| Held { lock, cpu: &self.cpu })
+    }
+}
+
+impl Drop for Context {
+    /// What the thread leaves behind is freed now, or by others that come by later if a reader is in the way.
+    fn drop(&mut self) {
+        for _try in 0..64 {
+            if self.tidy() == Tidy::Done {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 }
 

@@ -25,6 +25,7 @@
 //! * Room in the map and bytes of the [`Quota`] are taken before an element is linked and given back when it has left both
 //!   lists: what these limits count is never less than what there is. An owner's bytes follow its index, under its lock.
 //! * Nobody waits for a lock while pinned to the epoch: a strong reference keeps the storage or the map.
+//! * Whoever retires tidies up behind itself ([`Context::tidy`]) before it sleeps for good: only a thread itself can empty its bag.
 //!
 //! # The life of an element
 //!
@@ -62,7 +63,7 @@ pub use context::{Context, VersionClock};
 pub use error::{CreateMapError, DeleteError, Refusal, Scope, Site, UpdateError};
 pub use map::{Cursor, Listed, MapId, MapSpec, Mode, Page, StorageMap, Value, Version, Written};
 pub use quota::{ByteLimits, Quota};
-pub use reclaim::{collect, waiting};
+pub use reclaim::{Tidy, collect, waiting};
 pub use slot::{OwnerSlot, SlotState};
 pub use unlink::{AlreadyFreeing, MapFree, Progress, destroy};
 

@@ -1,5 +1,6 @@
 //! What the core promises, with owners that are nothing but a number and a slot.
 
+mod grace;
 mod limits;
 mod sequential;
 mod stress;

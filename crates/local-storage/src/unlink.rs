@@ -13,14 +13,14 @@
 use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::Owner;
 use crate::context::{Context, Held};
 use crate::element::{self, Element, OFF_BUCKET, OFF_STORAGE};
 use crate::error::Refusal;
 use crate::map::StorageMap;
-use crate::reclaim;
+use crate::reclaim::{Grace, Tidy};
 use crate::storage::LocalStorage;
 
 /// A visit to one list that is still to be done. Its references keep what it names.
@@ -219,7 +219,7 @@ pub struct MapFree {
     map: Arc<StorageMap>,
     bucket: usize,
     patience: Patience,
-    grace: Option<Arc<AtomicBool>>,
+    grace: Option<Grace>,
 }
 
 impl MapFree {
@@ -252,19 +252,11 @@ impl MapFree {
         if !self.map.is_drained() {
             return Progress::Waiting;
         }
-        // Everything was out of sight before `is_drained` said so; what is deferred now runs after the readers of that time.
-        let grace = self.grace.get_or_insert_with(|| {
-            let grace = Arc::new(AtomicBool::new(false));
-            let over = Arc::clone(&grace);
-            // Release: pairs with the load below.
-            crossbeam_epoch::pin().defer(move || over.store(true, Ordering::Release));
-            grace
-        });
-        reclaim::collect();
-        // Acquire: readers that saw the elements are behind us.
-        match grace.load(Ordering::Acquire) {
-            true => Progress::Done { freed: self.map.freed.load(Ordering::Relaxed) },
-            false => Progress::Waiting,
+        // Everything was out of sight before `is_drained` said so.
+        match self.grace.get_or_insert_with(Grace::begin).help() {
+            Tidy::Done => Progress::Done { freed: self.map.freed.load(Ordering::Relaxed) },
+            Tidy::More => Progress::More,
+            Tidy::Waiting => Progress::Waiting,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The engine with real processes, real cgroups and simulated owners.
 
 mod border;
+mod grace;
 mod oracle;
 mod owners;
 mod pid_reuse;

@@ -1,0 +1,141 @@
+//! What was retired is freed: by whoever has retired it, before it sleeps for good, and no sooner than readers allow.
+
+use std::sync::mpsc::channel;
+
+use super::*;
+
+/// An epoch guard on a thread of its own; it goes when this is dropped.
+struct Reader {
+    stop: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Reader {
+    fn pinned() -> Reader {
+        let ((stop, stopped), (pinned, is_pinned)) = (channel::<()>(), channel());
+        let thread = std::thread::spawn(move || {
+            let _guard = crossbeam_epoch::pin();
+            pinned.send(()).unwrap();
+            let _ = stopped.recv_timeout(Duration::from_secs(60));
+        });
+        is_pinned.recv().unwrap();
+        Reader { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stop.take();
+        self.thread.take().map(|thread| thread.join());
+    }
+}
+
+/// So many owners come and go. Each element holds the map until it is freed.
+fn come_and_go(cx: &Context, map: &Arc<StorageMap>, count: usize) {
+    for _ in 0..count {
+        let owner = TestOwner::new();
+        map.update(cx, &owner, &[0; 8], Mode::Any, None).unwrap();
+        destroy(cx, &owner);
+    }
+}
+
+/// Tidies up to the end, and says how often there was nothing to do but wait.
+fn tidy(cx: &Context) -> u32 {
+    let (mut waits, limit) = (0, Instant::now() + Duration::from_secs(60));
+    loop {
+        assert!(Instant::now() < limit, "still not tidy");
+        match cx.tidy() {
+            Tidy::Done => return waits,
+            Tidy::More => {}
+            Tidy::Waiting => waits += 1,
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Another test's thread may have taken our bag out of the queue and be just about to empty it.
+fn freed(map: &Arc<StorageMap>) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while Arc::strong_count(map) > 1 {
+        assert!(Instant::now() < limit, "{} elements are not freed", Arc::strong_count(map) - 1);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_few_retired_things_stay_with_their_thread_until_it_tidies_up() {
+    let (cx, map) = (context(0), map(8, 100));
+    assert_eq!(cx.tidy(), Tidy::Done, "nothing was retired");
+    come_and_go(&cx, &map, 10);
+    // With their storages these are twenty: far fewer than a bag takes, and nobody else can get at it.
+    for _ in 0..1000 {
+        std::thread::spawn(collect).join().unwrap();
+        if Arc::strong_count(&map) < 11 {
+            break;
+        }
+    }
+    assert_eq!(Arc::strong_count(&map), 11, "the map is held by us and by ten elements");
+    assert_eq!(cx.tidy(), Tidy::Waiting, "more may come in a moment");
+    tidy(&cx);
+    freed(&map);
+    assert_eq!(cx.tidy(), Tidy::Done, "and it stays so");
+}
+
+#[test]
+fn a_reader_holds_up_the_freeing_and_nothing_after_it() {
+    let (cx, map) = (context(0), map(8, 100_000));
+    let reader = Reader::pinned();
+    come_and_go(&cx, &map, 20_000);
+    for _ in 0..100 {
+        assert_ne!(cx.tidy(), Tidy::Done, "a reader may still see what was retired");
+    }
+    assert_eq!(Arc::strong_count(&map), 20_001);
+    drop(reader);
+    // However much there is, it is cleared away without a pause: `More` means that it gets less.
+    let waits = tidy(&cx);
+    freed(&map);
+    assert!(waits < 1000, "waited {waits} times, with nobody there to wait for but other tests' readers");
+}
+
+#[test]
+fn a_thread_that_ends_leaves_nothing_behind() {
+    // Once in a while another test's reader is in the way.
+    let nothing_left = (0..100).any(|_| {
+        let map = map(8, 100);
+        let ours = Arc::clone(&map);
+        std::thread::spawn(move || come_and_go(&context(0), &ours, 10)).join().unwrap();
+        Arc::strong_count(&map) == 1
+    });
+    assert!(nothing_left, "a context that goes tidies up");
+}
+
+/// A burst on several threads, each of which tidies up behind itself and then does nothing any more.
+#[test]
+fn retired_elements_are_freed_by_whoever_has_retired_them() {
+    let maps: Vec<_> = (0..4).map(|_| map(1024, 10)).collect();
+    let (finished, all_finished) = channel();
+    let (park, parked) = (std::sync::Mutex::new(()), std::sync::Barrier::new(5));
+    let held = park.lock().unwrap();
+    std::thread::scope(|scope| {
+        for map in &maps {
+            let (finished, park, parked) = (finished.clone(), &park, &parked);
+            scope.spawn(move || {
+                let (cx, owner) = (context(0), TestOwner::new());
+                for i in 0..5_000u32 {
+                    map.update(&cx, &owner, &[i as u8; 1024], Mode::Any, None).unwrap();
+                }
+                destroy(&cx, &owner);
+                tidy(&cx);
+                finished.send(()).unwrap();
+                parked.wait();
+                // Asleep, with its bag.
+                drop(park.lock());
+            });
+        }
+        parked.wait();
+        maps.iter().for_each(freed);
+        drop(held);
+    });
+    drop(finished);
+    assert_eq!(all_finished.iter().count(), 4);
+}

@@ -68,7 +68,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WHAT", required = true)]
         what: Vec<String>,
     },
-    /// Let 64 threads do everything to the lock at random, for as long as is asked for
+    /// Let many threads do everything at random for as long as is asked for: `lock` or `core`
     Stress(stress::Options),
 }
 

@@ -1,4 +1,9 @@
 //! Races that no schedule is written down for: what must hold is checked while they run and after they end.
+//!
+//! Four threads and 64, for a second each; `cargo xtask stress core --seconds 60` lets them run for as long as is asked for. A seed
+//! repeats what each thread chooses, and not how the threads meet: that is the system's choice.
+
+mod tally;
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -6,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use super::*;
+use tally::{Run, Tally, until};
 
 /// Runs `body` on `count` threads at once, each with a context of its own, and works the retry lists off at the end.
 pub(super) fn on_threads(count: usize, body: impl Fn(&Context, usize) + Sync) {
@@ -27,84 +33,161 @@ pub(super) fn on_threads(count: usize, body: impl Fn(&Context, usize) + Sync) {
     });
 }
 
-/// The errors that concurrency may cause; anything else is a bug.
-fn documented(error: &UpdateError) -> bool {
-    matches!(
-        error,
-        UpdateError::NotFound | UpdateError::Exists { .. } | UpdateError::OwnerGone | UpdateError::MapFreeing
-    )
+/// One owner, updaters and deleters: values are whole, no version is seen with two values, nothing is left at the end.
+fn stress_change(name: &'static str, threads: usize) {
+    Run::new(name, threads).watched(|run| {
+        let (map, owner, end) = (map(64, 10), TestOwner::new(), run.end);
+        let (created, deleted) = (AtomicU64::new(0), AtomicU64::new(0));
+        run.on_threads(0, |cx, _, rng, tally| {
+            let (mut seen, mut last) = (Value { bytes: Vec::new(), version: 0 }, 0);
+            let mut note = |written: Written| {
+                assert!(written.version > last, "version {} after {last}, by the same clock", written.version);
+                last = written.version;
+                created.fetch_add(written.created.into(), Ordering::Relaxed);
+            };
+            while Instant::now() < end {
+                // Eight times the same word.
+                let value = rng.u64(..).to_le_bytes().repeat(8);
+                let update = |mode, expected| map.update(cx, &owner, &value, mode, expected);
+                match rng.u8(..8) {
+                    0 | 1 => drop(
+                        tally
+                            .deletes(cx, || map.delete(cx, &owner, None))
+                            .map(|_| deleted.fetch_add(1, Ordering::Relaxed)),
+                    ),
+                    2 => {
+                        let got = tally.updates(cx, "gets or creates", || map.get_or_create(cx, &owner, &value));
+                        created.fetch_add(got.is_some_and(|(_, created)| created).into(), Ordering::Relaxed);
+                    }
+                    3 => drop(tally.updates(cx, "updates", || update(Mode::Any, Some(seen.version))).map(&mut note)),
+                    4 => drop(tally.updates(cx, "updates", || update(Mode::Exist, None)).map(&mut note)),
+                    5 => drop(tally.updates(cx, "updates", || update(Mode::NoExist, None)).map(&mut note)),
+                    _ => drop(tally.updates(cx, "updates", || update(Mode::Any, None)).map(&mut note)),
+                }
+                if let Some(value) = tally.reads(cx, "lookups", || map.lookup(&owner)) {
+                    assert!(
+                        value.bytes.chunks(8).all(|word| *word == value.bytes[..8]),
+                        "a mixture: {:?}",
+                        value.bytes
+                    );
+                    assert!(value.version != seen.version || value.bytes == seen.bytes, "two values of one version");
+                    seen = value;
+                }
+                assert!(map.elements() <= 1);
+            }
+        });
+        let left = created.into_inner() - deleted.into_inner();
+        assert_eq!(map.elements(), left, "what was created and not deleted is there");
+        assert_eq!(listing(&map, 10).len() as u64, left);
+        for error in ["not found", "exists", "version mismatch"] {
+            assert!(run.total.errors(error) > 0, "nobody has met anybody: {error}");
+        }
+        destroy(&context(0), &owner);
+        nothing_is_left(&[map], &[owner]);
+    });
 }
 
-/// One owner, updaters and deleters: values are whole, versions of a reader never go back, nothing is left at the end.
 #[test]
-fn stress_change() {
-    let (map, owner) = (map(64, 10), TestOwner::new());
-    let done = AtomicU64::new(0);
-    on_threads(4, |cx, index| {
-        for round in 0..20_000u64 {
-            let value = [(round % 251) as u8; 64];
-            match (round as usize + index) % 4 {
-                0 => drop(map.delete(cx, &owner, None)),
-                1 => drop(map.get_or_create(cx, &owner, &value).map_err(|e| assert!(documented(&e), "{e:?}"))),
-                _ => assert!(map.update(cx, &owner, &value, Mode::Any, None).err().is_none_or(|e| documented(&e))),
-            }
-            if let Some(value) = map.lookup(&owner) {
-                assert!(value.bytes.iter().all(|&b| b == value.bytes[0]), "a mixture: {:?}", value.bytes);
-            }
-            assert!(map.elements() <= 1);
-        }
-        done.fetch_add(1, Ordering::Relaxed);
-    });
-    assert_eq!(done.load(Ordering::Relaxed), 4);
-    let cx = context(9);
-    destroy(&cx, &owner);
-    assert_eq!((map.elements(), listing(&map, 10).len()), (0, 0));
+fn stress_change_4() {
+    stress_change("stress_change_4", 4);
+}
+
+#[test]
+fn stress_change_64() {
+    stress_change("stress_change_64", 64);
 }
 
 /// Owners leave while maps are freed and others create: no element is left behind, by any path.
-#[test]
-fn stress_free() {
-    const OWNERS: usize = 512;
+fn stress_free(name: &'static str, threads: usize) {
     const MAPS: usize = 4;
-    for _round in 0..8 {
-        let maps: Vec<_> = (0..MAPS).map(|_| map(8, 1 << 20)).collect();
-        let owners: Vec<_> = (0..4 * OWNERS).map(|_| TestOwner::new()).collect();
-        let refused = AtomicU64::new(0);
-        on_threads(4, |cx, index| {
-            for (i, owner) in owners[index * OWNERS..][..OWNERS].iter().enumerate() {
-                for map in &maps {
-                    if let Err(error) = map.update(cx, owner, &owner.id.to_le_bytes(), Mode::Any, None) {
-                        assert!(documented(&error), "{error:?}");
-                        refused.fetch_add(1, Ordering::Relaxed);
+    // As many elements in all, whatever the number of threads; the long form goes for size.
+    let each = if Run::is_long() { 4096 } else { 1024 / threads };
+    Run::new(name, threads).watched(|run| {
+        let mut freed = 0;
+        for round in 0.. {
+            let maps: Vec<_> = (0..MAPS).map(|_| map(8, 1 << 20)).collect();
+            let owners: Vec<_> = (0..threads * each).map(|_| TestOwner::new()).collect();
+            let taken_out = AtomicU64::new(0);
+            run.on_threads(round, |cx, index, rng, tally| {
+                let set = |tally: &mut Tally, map: &Arc<StorageMap>, owner: &TestOwner| {
+                    tally.updates(cx, "updates", || map.update(cx, owner, &owner.id.to_le_bytes(), Mode::Any, None))
+                };
+                for (i, owner) in owners[index * each..][..each].iter().enumerate() {
+                    for map in &maps {
+                        set(tally, map, owner);
                     }
-                }
-                // A neighbour's owner: its own thread may be destroying it.
-                let neighbour = &owners[(index + 1) % 4 * OWNERS + i];
-                if let Err(error) = maps[i % MAPS].update(cx, neighbour, &neighbour.id.to_le_bytes(), Mode::Any, None) {
-                    assert!(documented(&error), "{error:?}");
-                }
-                if i % 2 == 0 {
-                    destroy(cx, owner);
-                }
-                if i == OWNERS / 2 && index < 2 {
-                    free(cx, &maps[index]);
-                }
-                for map in &maps {
-                    if let Some(value) = map.lookup(neighbour) {
-                        assert_eq!(value.bytes, neighbour.id.to_le_bytes(), "another owner's value");
+                    // Somebody else's, who may be destroying it.
+                    let (map, other) = (&maps[rng.usize(..MAPS)], &owners[rng.usize(..owners.len())]);
+                    match rng.u8(..4) {
+                        0 => drop(tally.deletes(cx, || map.delete(cx, other, None))),
+                        1 => tally.does(cx, "destroys", || destroy(cx, other)),
+                        _ => _ = set(tally, map, other),
                     }
+                    if rng.bool() {
+                        tally.does(cx, "destroys", || destroy(cx, owner));
+                        assert_eq!(maps[rng.usize(..MAPS)].lookup(owner), None, "the owner has left");
+                    }
+                    if i == each / 2 && index < 2 {
+                        let freed = tally.does(cx, "frees", || free(cx, &maps[index]));
+                        taken_out.fetch_add(freed, Ordering::Relaxed);
+                    }
+                    for map in &maps {
+                        if let Some(value) = tally.reads(cx, "lookups", || map.lookup(other)) {
+                            assert_eq!(value.bytes, other.id.to_le_bytes(), "another owner's value");
+                        }
+                    }
+                    if rng.u8(..64) == 0 {
+                        let from = Cursor { bucket: rng.u32(..map.buckets() as u32), serial: 0 };
+                        for element in tally.reads(cx, "pages", || map.list(from, 100, 1 << 20)).elements {
+                            assert_eq!(element.value.bytes, element.owner.to_le_bytes(), "another owner's value");
+                        }
+                    }
+                    cx.work_off(64);
+                }
+            });
+            freed += taken_out.into_inner();
+            assert_eq!((maps[0].elements(), maps[1].elements()), (0, 0), "freed");
+            let mut charged = (0, 0);
+            for owner in &owners {
+                if let SlotState::Storage { elements, bytes, .. } = owner.slot.state() {
+                    charged = (charged.0 + elements, charged.1 + bytes);
                 }
             }
-        });
-        assert!(refused.load(Ordering::Relaxed) > 0, "the frees were too late to meet anybody");
-        let cx = context(9);
-        assert_eq!((maps[0].elements(), maps[1].elements()), (0, 0));
-        for map in &maps {
-            assert_eq!(listing(map, 7).len() as u64, map.elements());
+            let counted = maps.iter().map(|map| (map.elements(), map.bytes()));
+            assert_eq!(charged, counted.fold((0, 0), |sum, map| (sum.0 + map.0, sum.1 + map.1)), "by owner and by map");
+            assert_eq!(charged.0, maps.iter().map(|map| listing(map, 1000).len() as u64).sum::<u64>(), "and listed");
+            let cx = context(0);
+            owners.iter().for_each(|owner| destroy(&cx, owner));
+            assert_eq!(cx.work_off(1), 0, "nobody is there to refuse a lock");
+            nothing_is_left(&maps, &owners);
+            if !run.goes_on() {
+                break;
+            }
         }
-        owners.iter().for_each(|owner| destroy(&cx, owner));
-        assert_eq!(maps.iter().map(|map| map.elements()).sum::<u64>(), 0);
-        assert_eq!(maps.iter().map(|map| listing(map, 7).len()).sum::<usize>(), 0);
+        assert!(freed > 0 && run.total.done("frees") > 0);
+        for error in ["map freeing", "owner gone"] {
+            assert!(run.total.errors(error) > 0, "nobody has met anybody: {error}");
+        }
+    });
+}
+
+#[test]
+fn stress_free_4() {
+    stress_free("stress_free_4", 4);
+}
+
+#[test]
+fn stress_free_64() {
+    stress_free("stress_free_64", 64);
+}
+
+/// After the last destroy: all counters are 0, all lists empty, and nobody holds a map but us.
+fn nothing_is_left(maps: &[Arc<StorageMap>], owners: &[TestOwner]) {
+    assert!(owners.iter().all(|owner| owner.slot.state() == SlotState::Dead));
+    for map in maps {
+        assert_eq!((map.elements(), map.bytes(), listing(map, 10).len()), (0, 0, 0));
+        // Each element holds its map until it is freed.
+        until("the elements are freed", || Arc::strong_count(map) == 1);
     }
 }
 
@@ -167,26 +250,5 @@ fn first_creates_race_for_the_slot_and_for_the_last_room() {
         assert_eq!(map.elements(), 3);
         let cx = context(9);
         others.iter().chain([&owner]).for_each(|owner| destroy(&cx, owner));
-    }
-}
-
-/// What was retired is freed once the threads go idle.
-#[test]
-fn retired_elements_are_freed() {
-    let before = waiting();
-    on_threads(2, |cx, _| {
-        let (map, owner) = (map(1024, 10), TestOwner::new());
-        for i in 0..10_000u32 {
-            map.update(cx, &owner, &[i as u8; 1024], Mode::Any, None).unwrap();
-        }
-        destroy(cx, &owner);
-        collect();
-    });
-    let limit = Instant::now() + Duration::from_secs(30);
-    // Other tests run beside this one, so what is theirs may go up and down.
-    while waiting() > before + 1000 {
-        assert!(Instant::now() < limit, "{} wait, {before} before", waiting());
-        collect();
-        thread::yield_now();
     }
 }

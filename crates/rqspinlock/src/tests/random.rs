@@ -1,4 +1,4 @@
-//! 64 threads that do everything at random, for as long as is asked for: `cargo xtask stress --seconds 600`.
+//! 64 threads that do everything at random, for as long as is asked for: `cargo xtask stress lock --seconds 600`.
 //!
 //! ```text
 //!   windows of 100 ms   │ quiet │ quiet │ quiet │ quiet │ quiet │ naps │ naps │ naps │ naps │ naps │ quiet │ ...

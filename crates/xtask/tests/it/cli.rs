@@ -46,3 +46,19 @@ fn help_teaches_by_example() {
     let (success, text) = xtask(&["--help"]);
     assert!(success && text.contains("cargo xtask ci --only fmt,clippy"), "{text}");
 }
+
+#[test]
+fn stress_names_its_subject_and_passes_on_what_it_is_told() {
+    for (subject, package, test) in [
+        ("lock", "rqspinlock", "tests::random::stress_64_at_random"),
+        ("core", "local-storage", "tests::stress::stress_free_64"),
+    ] {
+        let (success, text) = xtask(&["stress", subject, "--seconds", "7", "--seed", "9", "--list"]);
+        assert!(success, "{text}");
+        for part in ["HOLDFAST_STRESS_SECONDS=7", "HOLDFAST_STRESS_SEED=9", "--release", package, test] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    let (success, text) = xtask(&["stress"]);
+    assert!(!success && text.contains("<SUBJECT>"), "{text}");
+}

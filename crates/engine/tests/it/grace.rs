@@ -219,12 +219,13 @@ fn a_free_that_waits_does_not_hold_up_another() {
         while engine.stats().retry_list == 0 {
             assert!(tokio::time::timeout(Duration::from_millis(1), &mut waits).await.is_err(), "its bucket is held");
         }
-        let before = sleeps(&engine)[freeing];
+        let (start, before) = (Instant::now(), sleeps(&engine)[freeing]);
         assert_eq!(engine.free_map(large, None, None).await, Ok(10_000));
         let pauses = sleeps(&engine)[freeing] - before;
+        eprintln!("MEASURED two frees: {pauses} pauses in {:.1?} while one waited", start.elapsed());
         assert_eq!(engine.get_map(small).unwrap().state, MapState::Freeing);
-        // It takes some 300 steps, with a pause after every other one if the one that waits has its way.
-        assert!(pauses < 40, "{pauses} pauses, although there was something to do");
+        // One or two, for its own grace period. If the one that waits had its way, they were more than 40.
+        assert!(pauses < 15, "{pauses} pauses, although there was something to do");
         release.send(()).unwrap();
         assert_eq!(waits.await, Ok(1));
         wait_until_freed(&engine, "two frees");

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::RwLock;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 
 use super::*;
 use crate::tests::stress::on_threads;
@@ -86,6 +87,36 @@ fn the_total_is_never_passed_and_owners_limits_are_exact() {
     let (most, refused) = (most.into_inner(), refused.into_inner());
     measured(format!("of {TOTAL} bytes {most} were booked at most, {refused} creates were refused for the total"));
     assert!(most > TOTAL - 24 && refused > 100, "nobody came to the limit");
+}
+
+/// As above, for the one owner that all of them write to: each in a map of its own, so that only the owner is in the way.
+#[test]
+fn an_owner_that_many_write_to_never_passes_its_limit() {
+    const OWNER: u64 = 16;
+    let quota = quota(Some(OWNER), NOBODY);
+    let (maps, owner) = (maps_within(THREADS, &quota), TestOwner::new());
+    let (booked, most, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    on_threads(THREADS, |cx, index| {
+        for _ in 0..15_000 {
+            match create(cx, &maps[index], &owner) {
+                Ok(_) => {
+                    let now = booked.fetch_add(8, Ordering::Relaxed) + 8;
+                    assert!(now <= OWNER, "the owner has {now} bytes at least");
+                    most.fetch_max(now, Ordering::Relaxed);
+                    // Where threads outnumber processors, this is what lets others come while it is there.
+                    thread::yield_now();
+                    booked.fetch_sub(8, Ordering::Relaxed);
+                    maps[index].delete(cx, &owner, None).unwrap();
+                }
+                Err(UpdateError::Quota { scope: Scope::Owner, limit: OWNER, used: OWNER }) => count(&refused),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    });
+    assert_eq!(owner.slot.state(), SlotState::Empty);
+    let (most, refused) = (most.into_inner(), refused.into_inner());
+    measured(format!("of an owner's {OWNER} bytes {most} were booked at most, {refused} creates were refused"));
+    assert!(most == OWNER && refused > 100, "nobody came to the limit");
 }
 
 /// Ends the watching, also when a thread has panicked.

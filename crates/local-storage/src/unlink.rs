@@ -236,9 +236,10 @@ impl MapFree {
         &self.map
     }
 
-    /// Goes on for about `budget` elements or as many buckets.
+    /// Goes on for about `budget` elements or as many buckets, and for one bucket at least.
     pub fn step(&mut self, cx: &Context, budget: u64) -> Progress {
         cx.set_deadline(None);
+        let budget = budget.max(1);
         let before = self.map.freed.load(Ordering::Relaxed);
         let mut visited = 0;
         while self.bucket < self.map.buckets() {

@@ -159,6 +159,15 @@ fn a_freed_map_is_empty_and_refuses() {
 }
 
 #[test]
+fn a_free_without_a_budget_goes_on_all_the_same() {
+    let (cx, map) = (context(0), map(1, 10));
+    let mut freeing = MapFree::begin(&map).unwrap();
+    let steps = (1..=map.buckets()).take_while(|_| freeing.step(&cx, 0) == Progress::More).count();
+    assert_eq!(steps, map.buckets() - 1, "one bucket a step");
+    assert_eq!(map.closed.load(Ordering::Relaxed), map.buckets());
+}
+
+#[test]
 fn a_refused_bucket_lock_changes_nothing() {
     let (cx, owner) = (context(0), TestOwner::new());
     let maps = [map(1, 1), map(1, 1)];

@@ -58,6 +58,8 @@ pub struct Context {
     retry: RefCell<VecDeque<Work>>,
     retry_length: Arc<AtomicU64>,
     leftover: RefCell<Leftover>,
+    #[cfg(test)]
+    pub(crate) plan: crate::tests::plan::Plan,
 }
 
 impl Context {
@@ -65,7 +67,17 @@ impl Context {
     /// timeout is a good value.
     pub fn new(cpu: Cpu, versions: VersionClock, restart_limit: Duration) -> Context {
         let (deadline, retry, leftover) = (Cell::new(None), RefCell::default(), RefCell::default());
-        Context { cpu, versions, deadline, restart_limit, retry, retry_length: Arc::default(), leftover }
+        Context {
+            cpu,
+            versions,
+            deadline,
+            restart_limit,
+            retry,
+            retry_length: Arc::default(),
+            leftover,
+            #[cfg(test)]
+            plan: Default::default(),
+        }
     }
 
     /// The thread's lock context.
@@ -116,19 +128,27 @@ impl Context {
         self.retry_length.store(retry.len() as u64, Ordering::Relaxed);
     }
 
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn lock<'a>(
         &'a self,
         lock: &'a RawRqSpinLock,
         site: impl FnOnce() -> Site,
     ) -> Result<Held<'a>, Refusal> {
-        match lock.lock(&self.cpu, self.deadline.get()) {
+        let answer = lock.lock(&self.cpu, self.deadline.get());
+        #[cfg(test)]
+        self.plan.asked(&self.cpu);
+        match answer {
             Ok(()) => Ok(Held { lock, cpu: &self.cpu }),
             Err(error) => Err(refusal(site(), error)),
         }
     }
 
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn try_lock<'a>(&'a self, lock: &'a RawRqSpinLock) -> Option<Held<'a>> {
-        lock.try_lock(&self.cpu).then(|| Held { lock, cpu: &self.cpu })
+        let had = lock.try_lock(&self.cpu);
+        #[cfg(test)]
+        self.plan.asked(&self.cpu);
+        had.then(|| Held { lock, cpu: &self.cpu })
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Element {
     size: u32,
     /// `OFF_BUCKET` and `OFF_STORAGE`.
     state: AtomicU8,
+    #[cfg(test)]
+    token: crate::tests::ledger::Token,
 }
 
 impl Element {
@@ -125,6 +127,8 @@ impl Fresh {
                 version: AtomicU64::new(0),
                 size,
                 state: AtomicU8::new(0),
+                #[cfg(test)]
+                token: Default::default(),
             });
             let first = element.as_ptr().add(1).cast::<AtomicU64>();
             for (i, chunk) in value.chunks(8).enumerate() {
@@ -166,6 +170,10 @@ impl Drop for Fresh {
 unsafe fn free(element: NonNull<Element>) {
     // SAFETY: the caller says that it is still allocated; nothing in it needs dropping.
     unsafe {
+        #[cfg(test)]
+        if !element.as_ref().token.free() {
+            return;
+        }
         let layout = layout(element.as_ref().size);
         dealloc(element.as_ptr().cast(), layout);
     }
@@ -176,6 +184,9 @@ unsafe fn free(element: NonNull<Element>) {
 /// # Safety
 /// The caller, under both locks, has just replaced it in both lists, and calls this once.
 pub(crate) unsafe fn replaced(element: NonNull<Element>) -> Retired<Element> {
+    #[cfg(test)]
+    // SAFETY: just replaced, and freed after a grace period that begins below.
+    unsafe { element.as_ref() }.token.retire();
     // SAFETY: out of both lists, so only readers that are pinned now can have it.
     unsafe { Retired::new(element, |element| free(element)) }
 }
@@ -197,6 +208,8 @@ pub(crate) unsafe fn mark_off(element: NonNull<Element>, bit: u8) -> Option<Reti
     if before | bit != OFF_BUCKET | OFF_STORAGE {
         return None;
     }
+    #[cfg(test)]
+    header.token.retire();
     // SAFETY: the membership's hold on the map lasts until the element is freed.
     unsafe { (*map).element_left() };
     // SAFETY: off both lists, so only readers that are pinned now can have it; once, because exactly one fetch_or completes

@@ -187,6 +187,11 @@ impl Drop for Index {
 
 #[cfg(test)]
 impl Index {
+    /// What is in it.
+    pub(crate) fn elements(&self) -> Vec<NonNull<Element>> {
+        self.table().living().map(|(_, element)| element).collect()
+    }
+
     /// Slots of the table now.
     pub(crate) fn slots(&self) -> usize {
         self.table().slots.len()

@@ -231,10 +231,12 @@ impl StorageMap {
         &self.buckets[bucket]
     }
 
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn lock<'a>(&'a self, bucket: usize, cx: &'a Context) -> Result<Held<'a>, Refusal> {
         cx.lock(&self.buckets[bucket].lock, || Site::Bucket { map: self.id(), bucket })
     }
 
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn try_lock<'a>(&'a self, bucket: usize, cx: &'a Context) -> Option<Held<'a>> {
         cx.try_lock(&self.buckets[bucket].lock)
     }

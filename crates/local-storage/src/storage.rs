@@ -19,6 +19,8 @@ pub(crate) struct LocalStorage {
     elements: AtomicU32,
     bytes: AtomicU64,
     pub(crate) index: Index,
+    #[cfg(test)]
+    _counted: crate::tests::ledger::Counted,
 }
 
 // SAFETY: the raw pointers inside (in the index) lead to elements, which are changed under the storage's and the buckets'
@@ -32,7 +34,15 @@ impl LocalStorage {
     pub(crate) fn new(owner: u64) -> Option<LocalStorage> {
         let index = Index::new()?;
         let (elements, bytes) = (AtomicU32::new(0), AtomicU64::new(0));
-        Some(LocalStorage { owner, lock: RawRqSpinLock::new(), elements, bytes, index })
+        Some(LocalStorage {
+            owner,
+            lock: RawRqSpinLock::new(),
+            elements,
+            bytes,
+            index,
+            #[cfg(test)]
+            _counted: Default::default(),
+        })
     }
 
     /// The number that chooses its bucket in every map.
@@ -40,10 +50,12 @@ impl LocalStorage {
         self.owner
     }
 
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn lock<'a>(&'a self, cx: &'a Context) -> Result<Held<'a>, Refusal> {
         cx.lock(&self.lock, || Site::Storage { owner: self.owner })
     }
 
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn try_lock<'a>(&'a self, cx: &'a Context) -> Option<Held<'a>> {
         cx.try_lock(&self.lock)
     }

@@ -1,9 +1,15 @@
 //! What the core promises, with owners that are nothing but a number and a slot.
 
 mod grace;
+pub(crate) mod ledger;
 mod limits;
+mod model;
+pub(crate) mod plan;
+mod schedules;
 mod sequential;
 mod stress;
+mod sweep;
+mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +27,12 @@ pub(crate) struct TestOwner {
 impl TestOwner {
     pub(crate) fn new() -> TestOwner {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        TestOwner { id: NEXT.fetch_add(1, Ordering::Relaxed), slot: OwnerSlot::new() }
+        TestOwner::with_id(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// For owners and maps that only meet each other.
+    fn with_id(id: u64) -> TestOwner {
+        TestOwner { id, slot: OwnerSlot::new() }
     }
 }
 
@@ -38,6 +49,12 @@ impl Owner for TestOwner {
 pub(crate) fn context(index: usize) -> Context {
     let versions = VersionClock::new(index).expect("a small index");
     Context::new(Cpu::register().expect("few Cpus"), versions, Duration::from_millis(250))
+}
+
+/// One that waits so long for a lock that it is not a busy machine that ends the wait.
+fn patient_context(index: usize) -> Context {
+    let cpu = Cpu::builder().timeout(Duration::from_secs(60)).register().expect("few Cpus");
+    Context::new(cpu, VersionClock::new(index).expect("a small index"), Duration::from_secs(60))
 }
 
 pub(crate) fn map(value_size: u32, max_elements: u64) -> Arc<StorageMap> {

@@ -30,21 +30,36 @@
 //! # The life of an element
 //!
 //! ```text
-//!   private ──publish──► linked ──── update replaces it ───────────────► retired ──grace period──► freed
-//!                          │  │                                             ▲
-//!      destroy, delete:    │  │   map free:                                 │
-//!      off the index       │  │   off the bucket                            │
-//!      (storage lock)      ▼  ▼   (bucket lock)                             │
-//!               OFF_STORAGE    OFF_BUCKET                                   │
-//!                      │          │                                         │
-//!      off the bucket  ▼          ▼  off the index (storage lock)           │
-//!      (bucket lock)  OFF_STORAGE | OFF_BUCKET ─── whoever completes it ────┘
+//!   private ──publish──► linked ──── update replaces it; delete (both locks) ────► retired ──grace period──► freed
+//!      │                 │    │                                                       ▲
+//!      │ refused, lost   │    │                                                       │
+//!      ▼        destroy: │    │ map free:                                             │
+//!    freed     off index │    │ off bucket                                            │
+//!         (storage lock) ▼    ▼ (bucket lock)                                         │
+//!              OFF_STORAGE    OFF_BUCKET                                              │
+//!             off bucket │    │ off index                                             │
+//!          (bucket lock) ▼    ▼ (storage lock)                                        │
+//!              OFF_STORAGE | OFF_BUCKET ──── whoever completes the pair ──────────────┘
+//!
+//!                          linked    OFF_STORAGE    OFF_BUCKET
+//!   a lookup finds it      yes       no             yes
+//!   a listing shows it     yes       no             no
+//!   its owner is charged   yes       no             yes
+//!   its map counts it      yes       yes            yes
+//!   update, delete         change it owner gone     map freeing
 //! ```
 //!
 //! A bit is set only under that list's lock, by whoever unlinked the element there, and the `fetch_or` that completes the
-//! pair retires it: exactly one does. Where only the second lock is refused, the element stays half unlinked and the work
-//! goes on the refused worker's retry list (see [`Context::work_off`]); it names a place (a bucket, or a storage and a map),
-//! never an element, so it does not matter whether another path has finished that element meanwhile.
+//! pair retires it: exactly one does. What a refused lock does depends on who is refused:
+//!
+//! * Update and delete have changed nothing, and say so.
+//! * Destroy and free at their first lock (the owner's storage; a bucket, also one that looks empty): the elements stay
+//!   linked, and the whole list goes on the worker's retry list (see [`Context::work_off`]). The mark is there already: nothing
+//!   joins them, and no lookup finds a dead owner's. A listing shows those until then.
+//! * Destroy and free at their second lock: that element stays half unlinked, and this visit goes on the retry list.
+//!
+//! The retry list names places (a storage, a bucket, a storage and a map), never an element, so it does not matter whether
+//! another path has finished that element meanwhile.
 
 mod bucket;
 mod context;
@@ -69,7 +84,7 @@ pub use unlink::{AlreadyFreeing, MapFree, Progress, destroy};
 
 /// What the core needs to know of an owner; who that is and whether it lives is the caller's business.
 pub trait Owner {
-    /// The number that it is never going to share with another owner. Its storage's serial.
+    /// The number that it is never going to share with another owner. Its storage's serial. Above 0, where a listing begins.
     fn id(&self) -> u64;
     /// Where its storage hangs.
     fn slot(&self) -> &OwnerSlot;

@@ -27,11 +27,14 @@ use crate::storage::LocalStorage;
 pub(crate) enum Work {
     /// A dead owner's storage: take out everything.
     Storage(Arc<LocalStorage>),
-    /// A bucket in which a dead owner's element may be left: take out what is off its storage.
+    /// A bucket in which a dead owner's element may be left: take out what is off its storage. Such an element is only there to be
+    /// taken out, whoever has marked it and however long after the refusal, so a late sweep never takes one too many.
     Sweep(Arc<StorageMap>, usize),
     /// A bucket of a map that is being freed: take out everything, for good.
     Close(Arc<StorageMap>, usize),
-    /// A storage in which an element of a freed map may be left.
+    /// A storage in which an element of a freed map may be left: the one that `close` has unlinked, or none. It cannot be a newer
+    /// one: behind the close no element joins its bucket or is replaced there, as both look at the mark under that bucket's
+    /// lock; a storage has one bucket in a map; and no other map ever has this one's id.
     Entry(Arc<LocalStorage>, Arc<StorageMap>),
 }
 
@@ -163,7 +166,9 @@ fn remove_entry(cx: &Context, storage: &Arc<LocalStorage>, map: &Arc<StorageMap>
         storage.index.put(map.id(), None);
         storage.discharge(size);
         // SAFETY: taken out of the index, under its lock; not touched afterwards.
-        _retired = unsafe { element::mark_off(element, OFF_STORAGE) };
+        let completed = unsafe { element::mark_off(element, OFF_STORAGE) };
+        debug_assert!(completed.is_some(), "its bucket was closed before: it is off that");
+        _retired = completed;
     }
     true
 }

@@ -329,12 +329,16 @@ fn freer(cx: &Context, world: &World, _: &mut Tally) {
 
 /// Waits for the other one, awake: a thread that is woken comes when all is over. `late` is in turns of a loop.
 fn meet(start: &AtomicU32, late: u32) {
+    let limit = Instant::now() + Duration::from_secs(60);
     start.fetch_add(1, Ordering::Relaxed);
     for turn in 1u32.. {
         match start.load(Ordering::Relaxed) {
             2.. => break,
-            // The other one may need this processor.
-            _ if turn.is_multiple_of(1024) => thread::yield_now(),
+            _ if turn.is_multiple_of(1024) => {
+                assert!(Instant::now() < limit, "the other one does not come");
+                // It may need this processor.
+                thread::yield_now();
+            }
             _ => std::hint::spin_loop(),
         }
     }

@@ -14,6 +14,7 @@ use rqspinlock::RqSpinLock;
 use self::candidates::{Candidate, Mcs, ParkingLot, ParkingLotFair, Std, Ticket};
 use self::measure::{Outcome, Section, measure, uncontended};
 use self::plot::{Line, Panel};
+use crate::median;
 
 #[derive(Args)]
 pub struct Options {
@@ -71,12 +72,6 @@ struct Rounds {
     fairness: Vec<f64>,
     waits: Histogram<u64>,
     refused: Vec<(u64, Duration)>,
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn nanoseconds(value: u64) -> String {

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod core;
 mod lock;
 
 use clap::{Parser, Subcommand};
@@ -20,10 +21,20 @@ struct Cli {
 enum What {
     /// The lock: alone and with many threads, beside std, parking_lot, a ticket lock and an MCS lock
     Lock(lock::Options),
+    /// The storage core: lookups and changes beside dashmap, papaya and the kernel's bpf(2); memory; a free under load
+    #[command(after_help = core::HELP)]
+    Core(core::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Lock(options) => lock::run(&options),
+        What::Core(options) => core::run(&options),
     }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }

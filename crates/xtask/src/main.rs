@@ -62,7 +62,7 @@ enum Task {
     },
     #[command(flatten)]
     Step(Step),
-    /// Measure a part of Holdfast beside its peers: `lock` (its options: `cargo xtask bench lock --help`)
+    /// Measure a part of Holdfast beside its peers: `lock` or `core` (their options: `cargo xtask bench core --help`)
     Bench {
         /// What to measure, and options for it
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WHAT", required = true)]

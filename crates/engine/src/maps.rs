@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use local_storage::{ByteLimits, CreateMapError, Quota, StorageMap};
 
 use crate::error::{Error, Invalid};
@@ -52,7 +53,7 @@ pub(crate) struct Maps {
     limits: Limits,
     /// What is used of `limits.bytes`.
     quota: Arc<Quota>,
-    by_name: DashMap<String, Arc<Map>>,
+    by_name: DashMap<String, Arc<Map>, RandomState>,
     /// Its mutex serialises creates and removals; lookups never take it.
     by_id: Mutex<BTreeMap<MapId, Arc<Map>>>,
     last_id: AtomicU64,
@@ -61,7 +62,7 @@ pub(crate) struct Maps {
 impl Maps {
     pub(crate) fn new(limits: Limits) -> Maps {
         let quota = Arc::new(Quota::new(limits.bytes));
-        Maps { limits, quota, by_name: DashMap::new(), by_id: Mutex::default(), last_id: AtomicU64::new(0) }
+        Maps { limits, quota, by_name: DashMap::default(), by_id: Mutex::default(), last_id: AtomicU64::new(0) }
     }
 
     pub(crate) fn create(&self, mut spec: MapSpec) -> Result<MapInfo, Error> {

@@ -1,8 +1,8 @@
 //! The registry: finds, registers, lists and retires owners.
 //!
-//! Lookups go through one concurrent table from every name to its owner. Changes go through the mutex of [`Index`],
+//! Lookups go through two concurrent tables, by id and by every other name. Changes go through the mutex of [`Index`],
 //! which also keeps the order for listings; a lookup never takes it. Lock order: index, then memory of exited owners;
-//! guards of the concurrent table are never held over anything.
+//! guards of the concurrent tables are never held over anything.
 
 mod locate;
 mod simulated;
@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 
 use self::locate::Located;
 use crate::cgroup::{self, Entry, Hierarchy};
@@ -86,7 +87,11 @@ pub(crate) struct Shared<A> {
     config: Config,
     /// The hierarchy, or why there is none.
     hierarchy: Result<Arc<Hierarchy>, String>,
-    names: DashMap<Name, Arc<Owner<A>>>,
+    /// By every other name.
+    names: DashMap<Name, Arc<Owner<A>>, RandomState>,
+    /// By id, the name of every call after the first. A table of its own: its entries are less than half as large, so
+    /// that more of them stay in the processor's caches.
+    by_id: DashMap<OwnerId, Arc<Owner<A>>, RandomState>,
     index: Mutex<Index<A>>,
     remembered: Mutex<Remembered>,
     pub(crate) watches: Watches,
@@ -125,7 +130,8 @@ impl<A: Send + Sync + 'static> Registry<A> {
         };
         let shared = Arc::new(Shared {
             hierarchy: hierarchy.map(Arc::new),
-            names: DashMap::new(),
+            names: DashMap::default(),
+            by_id: DashMap::default(),
             index: Mutex::new(Index::new()),
             remembered: Mutex::new(Remembered::new(config.exited_kept)),
             watches: Watches::new()?,
@@ -251,7 +257,10 @@ impl<A> Shared<A> {
     }
 
     fn lookup(&self, name: &Name) -> Option<Arc<Owner<A>>> {
-        self.names.get(name).map(|owner| Arc::clone(&owner))
+        match name {
+            Name::Id(id) => self.by_id.get(id).map(|owner| Arc::clone(&owner)),
+            name => self.names.get(name).map(|owner| Arc::clone(&owner)),
+        }
     }
 
     /// The exited owner that had this name, whether it is retired yet or not. For names that belong to nobody now.
@@ -332,7 +341,10 @@ impl<A> Shared<A> {
     fn insert(&self, index: &mut Index<A>, owner: Owner<A>) -> Arc<Owner<A>> {
         let owner = Arc::new(owner);
         for name in owner.names() {
-            self.names.insert(name, Arc::clone(&owner));
+            match name {
+                Name::Id(id) => self.by_id.insert(id, Arc::clone(&owner)),
+                name => self.names.insert(name, Arc::clone(&owner)),
+            };
         }
         index.insert(Arc::clone(&owner));
         owner
@@ -377,8 +389,11 @@ impl<A> Shared<A> {
             self.remember(owner);
         }
         for name in owner.names() {
-            // A pid may have passed to a new owner.
-            self.names.remove_if(&name, |_, named| Arc::ptr_eq(named, owner));
+            match name {
+                Name::Id(id) => drop(self.by_id.remove(&id)),
+                // A pid may have passed to a new owner.
+                name => drop(self.names.remove_if(&name, |_, named| Arc::ptr_eq(named, owner))),
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One value, with its links and its state bits. The states are drawn in the crate's documentation.
 
 use std::alloc::{Layout, alloc, dealloc};
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
@@ -99,10 +100,13 @@ pub(crate) unsafe fn read(element: NonNull<Element>) -> Value {
     let size = header.size as usize;
     // The version first: if a program changes the value in place meanwhile, a compare-and-swap on what we read then fails.
     let version = header.version.load(Ordering::Acquire);
-    let mut bytes = Vec::with_capacity(words.len() * 8);
-    // Relaxed: initialised before the Release store that published the element, which the caller's Acquire load has seen.
-    bytes.extend(words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()));
-    bytes.truncate(size);
+    let mut bytes = Vec::<u8>::with_capacity(words.len() * 8);
+    for (word, room) in words.iter().zip(bytes.spare_capacity_mut().as_chunks_mut().0) {
+        // Relaxed: initialised before the Release store that published the element, which the caller's Acquire load has seen.
+        *room = word.load(Ordering::Relaxed).to_le_bytes().map(MaybeUninit::new);
+    }
+    // SAFETY: the capacity has room for every word, all of them were written, and `size` ends in the last one.
+    unsafe { bytes.set_len(size) };
     Value { bytes, version }
 }
 
@@ -131,10 +135,14 @@ impl Fresh {
                 token: Default::default(),
             });
             let first = element.as_ptr().add(1).cast::<AtomicU64>();
-            for (i, chunk) in value.chunks(8).enumerate() {
+            let (whole, rest) = value.as_chunks();
+            for (i, word) in whole.iter().enumerate() {
+                first.add(i).write(AtomicU64::new(u64::from_le_bytes(*word)));
+            }
+            if !rest.is_empty() {
                 let mut word = [0; 8];
-                word[..chunk.len()].copy_from_slice(chunk);
-                first.add(i).write(AtomicU64::new(u64::from_le_bytes(word)));
+                word[..rest.len()].copy_from_slice(rest);
+                first.add(whole.len()).write(AtomicU64::new(u64::from_le_bytes(word)));
             }
         }
         Some(Fresh(element))
@@ -241,4 +249,22 @@ pub(crate) unsafe fn unjoin(element: NonNull<Element>) -> Fresh {
         drop(Arc::from_raw(element.as_ref().storage));
     }
     Fresh(element)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::{TestOwner, context, map};
+    use crate::{Mode, destroy};
+
+    #[test]
+    fn values_of_every_length_come_back_whole() {
+        let cx = context(0);
+        for length in 1..=70_u8 {
+            let (owner, map) = (TestOwner::new(), map(length.into(), 10));
+            let value: Vec<_> = (1..=length).collect();
+            map.update(&cx, &owner, &value, Mode::Any, None).unwrap();
+            assert_eq!(map.lookup(&owner).unwrap().bytes, value);
+            destroy(&cx, &owner);
+        }
+    }
 }

@@ -12,13 +12,15 @@ use crate::index::Index;
 use crate::slot::SlotState;
 
 /// One owner's elements, by map. Its serial is the owner's id.
+#[repr(C)]
 pub(crate) struct LocalStorage {
+    /// First, so that the first slots share a cache line with the way to them: all that a reader needs.
+    pub(crate) index: Index,
     owner: u64,
     /// Guards every change of the index and the two counts.
     lock: RawRqSpinLock,
     elements: AtomicU32,
     bytes: AtomicU64,
-    pub(crate) index: Index,
     #[cfg(test)]
     _counted: crate::tests::ledger::Counted,
 }
@@ -30,19 +32,18 @@ unsafe impl Send for LocalStorage {}
 unsafe impl Sync for LocalStorage {}
 
 impl LocalStorage {
-    /// An empty one; none when there is no memory.
-    pub(crate) fn new(owner: u64) -> Option<LocalStorage> {
-        let index = Index::new()?;
+    /// An empty one.
+    pub(crate) fn new(owner: u64) -> LocalStorage {
         let (elements, bytes) = (AtomicU32::new(0), AtomicU64::new(0));
-        Some(LocalStorage {
+        LocalStorage {
+            index: Index::new(),
             owner,
             lock: RawRqSpinLock::new(),
             elements,
             bytes,
-            index,
             #[cfg(test)]
             _counted: Default::default(),
-        })
+        }
     }
 
     /// The number that chooses its bucket in every map.

@@ -97,7 +97,7 @@ impl StorageMap {
         owner: &impl Owner,
         fresh: &mut Option<Fresh>,
     ) -> Result<Attempt<Written>, UpdateError> {
-        let storage = Arc::new(LocalStorage::new(owner.id()).ok_or(UpdateError::OutOfMemory)?);
+        let storage = Arc::new(LocalStorage::new(owner.id()));
         let room = storage.index.room(self.id()).ok_or(UpdateError::OutOfMemory)?;
         let bucket = self.bucket_of(&storage);
         let _held = self.lock(bucket, cx)?;

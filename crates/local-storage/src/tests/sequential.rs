@@ -298,5 +298,5 @@ fn the_index_is_rebuilt_when_maps_come_and_go_and_stays_small() {
         assert_eq!(passing.lookup(&owner), None);
     }
     let Found::Storage(storage) = owner.slot.find() else { panic!("it has an element") };
-    assert!(storage.index.slots() <= 8, "{} slots for one element", storage.index.slots());
+    assert!(storage.index.slot_count() <= 8, "{} slots for one element", storage.index.slot_count());
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cpu_executor::{Executor, Refused, Seat, Workers};
-use local_storage::{ByteLimits, Context, SlotState, VersionClock};
+use local_storage::{ByteLimits, Context, OwnerSlot, SlotState, VersionClock};
 use owners::{OwnerError, OwnerId, OwnerKind, OwnerRef, Registry};
 use rqspinlock::Cpu;
 
@@ -194,7 +194,7 @@ impl Engine {
         let found = self.find(&map, owner)?;
         let storage = found.attachment();
         let value = map.core.lookup(storage);
-        if !matches!(owner, OwnerRef::Id(_)) && found.has_exited() || state_of(&found) == OwnerState::Exited {
+        if !matches!(owner, OwnerRef::Id(_)) && found.has_exited() || slot_of(&found).is_dead() {
             return Err(Error::OwnerExited { owner: found.id() });
         }
         match value {
@@ -455,7 +455,7 @@ impl Engine {
     }
 
     fn owner_info(&self, owner: &OwnerHandle) -> OwnerInfo {
-        let (storage_serial, elements, bytes) = match local_storage::Owner::slot(owner.attachment()).state() {
+        let (storage_serial, elements, bytes) = match slot_of(owner).state() {
             SlotState::Storage { serial, elements, bytes } => (Some(serial), elements, bytes),
             SlotState::Empty | SlotState::Exiting | SlotState::Dead => (None, 0, 0),
         };
@@ -532,8 +532,12 @@ fn route(executor: &Executor<Op, Reply>, number: u64) -> usize {
     ((hash * executor.workers().len() as u64) >> 32) as usize
 }
 
+fn slot_of(owner: &OwnerHandle) -> &OwnerSlot {
+    local_storage::Owner::slot(owner.attachment())
+}
+
 fn state_of(owner: &OwnerHandle) -> OwnerState {
-    match local_storage::Owner::slot(owner.attachment()).state() {
+    match slot_of(owner).state() {
         SlotState::Dead => OwnerState::Exited,
         SlotState::Exiting => OwnerState::Exiting,
         SlotState::Empty | SlotState::Storage { .. } => OwnerState::Live,

@@ -73,6 +73,12 @@ impl OwnerSlot {
         }
     }
 
+    /// Whether the owner has left. Cheaper than the whole state.
+    pub fn is_dead(&self) -> bool {
+        // Acquire: as a call that sees DEAD in `names`.
+        self.0.load(Ordering::Acquire).addr() & DEAD != 0
+    }
+
     /// The storage, for a reader.
     pub(crate) fn peek<'g>(&self, _guard: &'g Guard) -> Option<&'g LocalStorage> {
         // Acquire: pairs with the Release of `publish`, so that the storage is seen whole.

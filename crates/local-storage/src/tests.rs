@@ -1,6 +1,7 @@
 //! What the core promises, with owners that are nothing but a number and a slot.
 
 mod grace;
+mod histories;
 pub(crate) mod ledger;
 mod limits;
 mod model;

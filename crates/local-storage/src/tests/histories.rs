@@ -1,0 +1,214 @@
+//! Concurrent calls of several Cpus on one (map, owner), recorded and checked for linearizability; and calls that are broken
+//! on purpose, which the same check has to find out.
+
+use std::sync::Barrier;
+use std::thread;
+
+use history::{Answer, CALLS, CLIENTS, Call, Client, Clock, History, Outcome, Tally, Violation};
+
+use super::*;
+
+/// An owner whose slot is slow to reach at times. The core asks for it between its steps, also with a lock held, so this puts
+/// other threads between them, which a machine with few processors would hardly ever do by itself.
+struct Unsteady(TestOwner);
+
+impl Owner for Unsteady {
+    fn id(&self) -> u64 {
+        self.0.id()
+    }
+
+    fn slot(&self) -> &OwnerSlot {
+        pause(8);
+        self.0.slot()
+    }
+}
+
+/// Lets others run, once in so many times.
+fn pause(one_in: u8) {
+    if fastrand::u8(..one_in) == 0 {
+        thread::yield_now();
+    }
+}
+
+/// What a test replaces to break it.
+#[derive(Clone, Copy)]
+struct Calls {
+    update: fn(&Context, &Arc<StorageMap>, &Unsteady, &[u8], Mode, Option<Version>) -> Result<Written, UpdateError>,
+    get_or_create: fn(&Context, &Arc<StorageMap>, &Unsteady, &[u8]) -> Result<(Value, bool), UpdateError>,
+    delete: fn(&Context, &Arc<StorageMap>, &Unsteady, Option<Version>) -> Result<Version, DeleteError>,
+}
+
+/// The core as it is.
+const CORE: Calls = Calls {
+    update: |cx, map, owner, value, mode, expected| map.update(cx, owner, value, mode, expected),
+    get_or_create: |cx, map, owner, initial| map.get_or_create(cx, owner, initial),
+    delete: |cx, map, owner, expected| map.delete(cx, owner, expected),
+};
+
+fn perform(calls: &Calls, cx: &Context, map: &Arc<StorageMap>, owner: &Unsteady, call: Call) -> Outcome {
+    let found = |value: &Value| history::Value::from_bytes(&value.bytes);
+    Outcome::Answered(match call {
+        Call::Get => map
+            .lookup(owner)
+            .map_or(Answer::NotFound, |value| Answer::Found { value: found(&value), version: value.version }),
+        Call::Put { value, mode, expected } => {
+            let mode = match mode {
+                history::Mode::Any => Mode::Any,
+                history::Mode::NoExist => Mode::NoExist,
+                history::Mode::Exist => Mode::Exist,
+            };
+            match (calls.update)(cx, map, owner, &value.to_bytes(), mode, expected) {
+                Ok(Written { version, created }) => Answer::Written { version, created: Some(created) },
+                Err(error) => return refused(error),
+            }
+        }
+        Call::GetOrCreate { value } => match (calls.get_or_create)(cx, map, owner, &value.to_bytes()) {
+            Ok((value, true)) => Answer::Created { value: found(&value), version: value.version },
+            Ok((value, false)) => Answer::Found { value: found(&value), version: value.version },
+            Err(error) => return refused(error),
+        },
+        Call::Delete { expected } => match (calls.delete)(cx, map, owner, expected) {
+            Ok(version) => Answer::Deleted { version },
+            Err(DeleteError::NotFound) => Answer::NotFound,
+            Err(DeleteError::VersionMismatch { current }) => Answer::Mismatch { current },
+            Err(DeleteError::Lock(_)) => return Outcome::Refused,
+            Err(error @ (DeleteError::OwnerGone | DeleteError::MapFreeing)) => panic!("nobody ends anything: {error}"),
+        },
+    })
+}
+
+fn refused(error: UpdateError) -> Outcome {
+    Outcome::Answered(match error {
+        UpdateError::NotFound => Answer::NotFound,
+        UpdateError::Exists { current } => Answer::Exists { current },
+        UpdateError::VersionMismatch { current } => Answer::Mismatch { current },
+        UpdateError::Lock(_) | UpdateError::Unsettled { .. } => return Outcome::Refused,
+        error => panic!("nobody ends anything, and there is room: {error}"),
+    })
+}
+
+fn record(calls: &Calls, seed: u64) -> History {
+    let (map, beside) = (map(history::Value::BYTES as u32, 2), map(1, 2));
+    let (owner, clock, start) =
+        (Unsteady(TestOwner::new()), Arc::new(Clock::default()), Barrier::new(CLIENTS as usize));
+    // In every other history the owner has a value elsewhere, so that its storage stays when this one is deleted.
+    if seed % 2 == 0 {
+        beside.update(&context(CLIENTS as usize), &owner, b"1", Mode::Any, None).unwrap();
+    }
+    let client = |number: u32| {
+        let cx = context(number as usize);
+        let mut client = Client::new(&clock, number, seed);
+        start.wait();
+        for _ in 0..CALLS {
+            pause(4);
+            let hurries = client.random.u8(..50) == 0;
+            cx.set_deadline(hurries.then(Instant::now));
+            let call = client.begin();
+            client.end(perform(calls, &cx, &map, &owner, call));
+        }
+        client.into_records()
+    };
+    let records: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || client(number))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a client ends")).collect()
+    });
+    destroy(&context(0), &owner);
+    assert_eq!((map.elements(), beside.elements()), (0, 0));
+    History::new(records)
+}
+
+fn survey(calls: &Calls, wanted: u64) -> Result<Tally, (Violation, Tally)> {
+    history::survey(wanted, fastrand::u64(..), |seed| record(calls, seed))
+}
+
+#[test]
+fn histories_of_four_cpus_are_linearizable() {
+    match survey(&CORE, history::wanted(200)) {
+        Ok(tally) => history::measured(format_args!("core histories: {tally}, 0 violations")),
+        Err((violation, _)) => panic!("{violation}"),
+    }
+}
+
+/// The broken calls are found out, and within few histories.
+#[track_caller]
+fn is_caught(what: &str, calls: Calls) {
+    let (violation, tally) = survey(&calls, 20).expect_err("it is broken");
+    history::measured(format_args!("core: {what} is caught after {} histories", tally.histories));
+    assert!(violation.to_string().contains("makes no sense"), "{violation}");
+}
+
+#[test]
+fn a_delete_that_does_not_look_again_is_caught() {
+    // What it found before it had the locks is what it believes to have deleted.
+    is_caught(
+        "a delete that does not look again",
+        Calls {
+            delete: |cx, map, owner, expected| {
+                let before = map.lookup(owner).ok_or(DeleteError::NotFound)?;
+                if expected.is_some_and(|expected| expected != before.version) {
+                    return Err(DeleteError::VersionMismatch { current: before.version });
+                }
+                pause(2);
+                match map.delete(cx, owner, None) {
+                    Ok(_) | Err(DeleteError::NotFound) => Ok(before.version),
+                    refused => refused,
+                }
+            },
+            ..CORE
+        },
+    );
+}
+
+#[test]
+fn a_delete_that_takes_the_loss_of_the_race_for_success_is_caught() {
+    // As Linux does.
+    is_caught(
+        "a delete that says success when another one was faster",
+        Calls {
+            delete: |cx, map, owner, expected| {
+                let before = map.lookup(owner).ok_or(DeleteError::NotFound)?;
+                pause(2);
+                match map.delete(cx, owner, expected) {
+                    Err(DeleteError::NotFound) => Ok(before.version),
+                    answer => answer,
+                }
+            },
+            ..CORE
+        },
+    );
+}
+
+#[test]
+fn a_get_or_create_that_answers_what_was_there_is_caught() {
+    is_caught(
+        "a get-or-create that answers with a stale value",
+        Calls {
+            get_or_create: |cx, map, owner, initial| {
+                let before = map.lookup(owner);
+                pause(2);
+                let answer = map.get_or_create(cx, owner, initial)?;
+                Ok(before.map_or(answer, |before| (before, false)))
+            },
+            ..CORE
+        },
+    );
+}
+
+#[test]
+fn an_update_that_forgets_what_it_expects_is_caught() {
+    is_caught(
+        "an update that compares before it locks",
+        Calls {
+            update: |cx, map, owner, value, mode, expected| {
+                let Some(expected) = expected else { return map.update(cx, owner, value, mode, None) };
+                let before = map.lookup(owner).ok_or(UpdateError::NotFound)?;
+                if before.version != expected {
+                    return Err(UpdateError::VersionMismatch { current: before.version });
+                }
+                pause(2);
+                map.update(cx, owner, value, Mode::Exist, None)
+            },
+            ..CORE
+        },
+    );
+}

@@ -112,8 +112,8 @@ pub enum Answer {
     },
     /// To a delete: done.
     Deleted {
-        /// The version that it had.
-        version: Version,
+        /// The version that it had, where the answer says so.
+        version: Option<Version>,
     },
     /// It was not there, and the call needs it.
     NotFound,

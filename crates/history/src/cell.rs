@@ -57,7 +57,9 @@ impl Drawn {
     pub(crate) fn leaves_room(&self, call: &Call, answer: &Answer) -> bool {
         let there = match (call, *answer) {
             (Call::Put { expected, .. }, Answer::Written { .. }) => *expected,
-            (_, Answer::Found { version, .. } | Answer::Deleted { version }) => Some(version),
+            (Call::Delete { expected }, Answer::Deleted { version }) => version.or(*expected),
+            (_, Answer::Deleted { version }) => version,
+            (_, Answer::Found { version, .. }) => Some(version),
             (_, Answer::Exists { current } | Answer::Mismatch { current }) => Some(current),
             (_, Answer::Written { .. } | Answer::Created { .. } | Answer::NotFound) => None,
         };
@@ -116,8 +118,9 @@ impl Cell {
                 let fits = created != Some(true) && self.may_go() && allowed(*expected) && grows;
                 fits.then_some(Cell::Present { value: *new, version: Some(drawn) })
             }
-            (Call::Delete { expected }, Answer::Deleted { version }) => {
-                let fits = expected.is_none_or(|expected| expected == version) && seen(version).is_some();
+            (Call::Delete { expected }, Answer::Deleted { version: told }) => {
+                let agree = expected.is_none_or(|expected| told.is_none_or(|told| told == expected));
+                let fits = agree && allowed(told.or(*expected));
                 (fits && self.may_go()).then_some(Cell::Absent)
             }
             _ => None,

@@ -82,11 +82,13 @@ enum Event {
 ///
 /// # Panics
 /// If it has 64 clients or more than 128 unknown outcomes.
-pub fn check(history: &History) -> Result<(), Violation> {
+pub fn check(history: &History) -> Result<(), Box<Violation>> {
     let records = &history.records;
     let drawn = match history.drawn() {
         Ok(drawn) => Drawn(drawn),
-        Err(second) => return Err(Violation::new(history, second, Vec::new(), "its version was drawn before:")),
+        Err(second) => {
+            return Err(Box::new(Violation::new(history, second, Vec::new(), "its version was drawn before:")));
+        }
     };
     let mut events = Vec::with_capacity(2 * records.len());
     for (index, record) in records.iter().enumerate().filter(|(_, record)| record.outcome != Outcome::Refused) {
@@ -127,7 +129,8 @@ pub fn check(history: &History) -> Result<(), Violation> {
                 if next.is_empty() {
                     let during = cells.iter().filter(|(stamp, _)| *stamp > record.began);
                     let cells: HashSet<Cell> = during.flat_map(|(_, cells)| cells).copied().collect();
-                    return Err(Violation::new(history, *record, cells.into_iter().collect(), "it makes no sense:"));
+                    let cells = cells.into_iter().collect();
+                    return Err(Box::new(Violation::new(history, *record, cells, "it makes no sense:")));
                 }
                 under_way.retain(|other| other.began != record.began);
                 ways = next;

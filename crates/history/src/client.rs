@@ -80,11 +80,11 @@ impl Client {
     }
 }
 
-/// Drives a call and looks at it again at most `looks` times: then its caller goes away, as it does when a timeout of its own
-/// is over. None: it went away before there was an outcome.
-pub async fn abandon<T>(looks: u32, call: impl Future<Output = T>) -> Option<T> {
+/// Drives a call. With `looks`, its caller looks at it again at most so many times and then goes away, as it does when a
+/// timeout of its own is over. None: it went away before there was an outcome.
+pub async fn abandon<T>(looks: Option<u32>, call: impl Future<Output = T>) -> Option<T> {
     let mut call = pin!(call);
-    let mut left = looks;
+    let Some(mut left) = looks else { return Some(call.await) };
     poll_fn(move |context| match call.as_mut().poll(context) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
         Poll::Pending if left == 0 => Poll::Ready(None),

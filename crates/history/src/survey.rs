@@ -29,7 +29,11 @@ pub fn wanted(default: u64) -> u64 {
 ///
 /// # Panics
 /// If two of three histories are not contested: then they show nothing.
-pub fn survey(wanted: u64, seed: u64, mut record: impl FnMut(u64) -> History) -> Result<Tally, (Violation, Tally)> {
+pub fn survey(
+    wanted: u64,
+    seed: u64,
+    mut record: impl FnMut(u64) -> History,
+) -> Result<Tally, (Box<Violation>, Tally)> {
     let mut contested = Tally::default();
     for attempt in 0..3 * wanted {
         let history = record(seed.wrapping_add(attempt));

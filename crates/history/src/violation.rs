@@ -78,12 +78,19 @@ struct Names(HashMap<Version, Value>);
 
 impl Names {
     fn of(history: &History) -> Names {
-        let name = |record: &Record| match record.answer()? {
-            Answer::Found { value, version } | Answer::Created { value, version } => Some((version, value)),
-            Answer::Written { version, .. } => Some((version, written(&record.call)?)),
+        let told = |record: &Record| match record.answer()? {
+            Answer::Found { value, version } => Some((version, value)),
             _ => None,
         };
-        Names(history.records.iter().filter_map(name).collect())
+        let drew = |record: &Record| match record.answer()? {
+            Answer::Created { version, .. } | Answer::Written { version, .. } => {
+                Some((version, written(&record.call)?))
+            }
+            _ => None,
+        };
+        let records = || history.records.iter();
+        // Who has drawn a version has the last word: what was found may be what is wrong.
+        Names(records().filter_map(told).chain(records().filter_map(drew)).collect())
     }
 
     fn version(&self, version: Version) -> String {
@@ -125,7 +132,9 @@ impl Names {
                 Answer::Written { version, created: Some(true) } => format!("created {}", self.version(version)),
                 Answer::Written { version, created: Some(false) } => format!("replaced {}", self.version(version)),
                 Answer::Written { version, created: None } => format!("written {}", self.version(version)),
-                Answer::Deleted { version } => format!("deleted {}", self.version(version)),
+                Answer::Deleted { version } => {
+                    format!("deleted{}", version.map_or(String::new(), |v| format!(" {}", self.version(v))))
+                }
                 Answer::NotFound => "not found".to_owned(),
                 Answer::Exists { current } => format!("exists {}", self.version(current)),
                 Answer::Mismatch { current } => format!("mismatch {}", self.version(current)),
@@ -143,10 +152,10 @@ fn named(record: &Record) -> Vec<Version> {
         Call::Get | Call::GetOrCreate { .. } => None,
     };
     let answered = record.answer().and_then(|answer| match answer {
-        Answer::Found { version, .. }
-        | Answer::Created { version, .. }
-        | Answer::Written { version, .. }
-        | Answer::Deleted { version } => Some(version),
+        Answer::Found { version, .. } | Answer::Created { version, .. } | Answer::Written { version, .. } => {
+            Some(version)
+        }
+        Answer::Deleted { version } => version,
         Answer::Exists { current } | Answer::Mismatch { current } => Some(current),
         Answer::NotFound => None,
     });

@@ -61,7 +61,7 @@ fn one_call_after_the_other() {
         record(1, 8..9, swap(3, 1), Answered(Mismatch { current: 2 })),
         record(1, 10..11, Call::Delete { expected: Some(1) }, Answered(Mismatch { current: 2 })),
         record(2, 12..13, Get, found(2, 2)),
-        record(3, 14..15, DELETE, Answered(Deleted { version: 2 })),
+        record(3, 14..15, DELETE, Answered(Deleted { version: Some(2) })),
         record(3, 16..17, DELETE, ABSENT),
         record(2, 18..19, swap(3, 2), ABSENT),
         record(2, 20..21, goc, Answered(Created { value: value(4), version: 1 << 20 })),
@@ -151,7 +151,7 @@ fn a_compare_and_swap_that_creates() {
         4,
         &[
             record(0, 0..1, put(1), written(1)),
-            record(0, 2..3, DELETE, Answered(Deleted { version: 1 })),
+            record(0, 2..3, DELETE, Answered(Deleted { version: Some(1) })),
             record(1, 4..5, swap(2, 1), written(2)),
         ],
     );
@@ -163,7 +163,7 @@ fn a_read_of_what_was_deleted() {
         4,
         &[
             record(0, 0..1, put(1), written(1)),
-            record(0, 2..3, DELETE, Answered(Deleted { version: 1 })),
+            record(0, 2..3, DELETE, Answered(Deleted { version: Some(1) })),
             record(1, 4..5, Get, found(1, 1)),
         ],
     );
@@ -175,7 +175,7 @@ fn a_value_that_comes_back() {
         5,
         &[
             record(0, 0..1, put(1), written(1)),
-            record(0, 2..9, DELETE, Answered(Deleted { version: 1 })),
+            record(0, 2..9, DELETE, Answered(Deleted { version: Some(1) })),
             record(1, 3..4, Get, ABSENT),
             record(1, 5..6, Get, found(1, 1)),
         ],
@@ -188,8 +188,8 @@ fn a_value_that_two_delete() {
         2,
         &[
             record(0, 0..1, put(1), written(1)),
-            record(1, 2..5, DELETE, Answered(Deleted { version: 1 })),
-            record(2, 3..4, DELETE, Answered(Deleted { version: 1 })),
+            record(1, 2..5, DELETE, Answered(Deleted { version: Some(1) })),
+            record(2, 3..4, DELETE, Answered(Deleted { version: Some(1) })),
         ],
     );
 }
@@ -201,9 +201,19 @@ fn a_delete_that_takes_another_value_than_it_says() {
         &[
             record(0, 0..1, put(1), written(1)),
             record(0, 2..3, put(2), written(2)),
-            record(1, 4..5, DELETE, Answered(Deleted { version: 1 })),
+            record(1, 4..5, DELETE, Answered(Deleted { version: Some(1) })),
         ],
     );
+}
+
+#[test]
+fn a_delete_that_does_not_say_what_it_took() {
+    let silent = |expected| record(1, 4..5, Call::Delete { expected }, Answered(Deleted { version: None }));
+    let before = [record(0, 0..1, put(1), written(1)), record(0, 2..3, put(2), written(2))];
+    good(&[before[0], before[1], silent(None), record(2, 6..7, Get, ABSENT)]);
+    good(&[before[0], before[1], silent(Some(2))]);
+    bad(4, &[before[0], before[1], silent(Some(1))]);
+    bad(6, &[before[0], before[1], silent(None), record(2, 6..7, DELETE, Answered(Deleted { version: None }))]);
 }
 
 #[test]
@@ -237,7 +247,7 @@ fn versions_that_shrink_or_come_twice() {
         4,
         &[
             record(0, 0..1, put(1), written(1)),
-            record(0, 2..3, DELETE, Answered(Deleted { version: 1 })),
+            record(0, 2..3, DELETE, Answered(Deleted { version: Some(1) })),
             record(0, 4..5, put(2), written(1)),
         ],
     );
@@ -325,7 +335,7 @@ fn a_violation_tells_what_could_have_been() {
     let history = History::new([
         record(9, 0..1, put(1), written(1)),
         record(9, 2..3, put(2), written(2)),
-        record(2, 4..9, DELETE, Answered(Deleted { version: 2 })),
+        record(2, 4..9, DELETE, Answered(Deleted { version: Some(2) })),
         record(3, 5..6, Get, found(1, 1)),
     ]);
     let told = check(&history).expect_err("a stale read").to_string();

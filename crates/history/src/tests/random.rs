@@ -32,7 +32,7 @@ impl Element {
             (Call::Put { value, .. }, Some(_)) => Answer::Written { version: self.write(value), created: Some(false) },
             (Call::Delete { .. }, Some((_, version))) => {
                 self.present = None;
-                Answer::Deleted { version }
+                Answer::Deleted { version: Some(version) }
             }
             (Call::Put { mode: Mode::Exist, .. } | Call::Put { expected: Some(_), .. }, None) => Answer::NotFound,
             (Call::Put { value, .. }, None) => Answer::Written { version: self.write(value), created: Some(true) },
@@ -91,7 +91,7 @@ fn spoil(history: &mut History, random: &mut Rng) {
             Outcome::Answered(Answer::Mismatch { current: near(current, random) })
         }
         Outcome::Answered(Answer::Deleted { version }) => {
-            Outcome::Answered(Answer::Deleted { version: near(version, random) })
+            Outcome::Answered(Answer::Deleted { version: version.map(|version| near(version, random)) })
         }
         Outcome::Answered(Answer::Found { .. }) if random.bool() => Outcome::Answered(Answer::NotFound),
         _ => other,
@@ -124,7 +124,8 @@ fn after(
         Call::Get | Call::GetOrCreate { .. } => None,
     };
     let told = record.answer().and_then(|answer| match answer {
-        Answer::Found { version, .. } | Answer::Deleted { version } => Some(version),
+        Answer::Found { version, .. } => Some(version),
+        Answer::Deleted { version } => version,
         Answer::Exists { current } | Answer::Mismatch { current } => Some(current),
         Answer::Written { .. } => asked,
         Answer::Created { .. } | Answer::NotFound => None,

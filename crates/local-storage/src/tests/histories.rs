@@ -30,22 +30,46 @@ fn pause(one_in: u8) {
     }
 }
 
-/// What a test replaces to break it.
-#[derive(Clone, Copy)]
-struct Calls {
-    update: fn(&Context, &Arc<StorageMap>, &Unsteady, &[u8], Mode, Option<Version>) -> Result<Written, UpdateError>,
-    get_or_create: fn(&Context, &Arc<StorageMap>, &Unsteady, &[u8]) -> Result<(Value, bool), UpdateError>,
-    delete: fn(&Context, &Arc<StorageMap>, &Unsteady, Option<Version>) -> Result<Version, DeleteError>,
+/// What the clients call: the core as it is, but for what a test overrides to break it.
+trait Calls: Sync {
+    fn update(
+        &self,
+        cx: &Context,
+        map: &Arc<StorageMap>,
+        owner: &Unsteady,
+        value: &[u8],
+        mode: Mode,
+        expected: Option<Version>,
+    ) -> Result<Written, UpdateError> {
+        map.update(cx, owner, value, mode, expected)
+    }
+
+    fn get_or_create(
+        &self,
+        cx: &Context,
+        map: &Arc<StorageMap>,
+        owner: &Unsteady,
+        initial: &[u8],
+    ) -> Result<(Value, bool), UpdateError> {
+        map.get_or_create(cx, owner, initial)
+    }
+
+    fn delete(
+        &self,
+        cx: &Context,
+        map: &Arc<StorageMap>,
+        owner: &Unsteady,
+        expected: Option<Version>,
+    ) -> Result<Version, DeleteError> {
+        map.delete(cx, owner, expected)
+    }
 }
 
-/// The core as it is.
-const CORE: Calls = Calls {
-    update: |cx, map, owner, value, mode, expected| map.update(cx, owner, value, mode, expected),
-    get_or_create: |cx, map, owner, initial| map.get_or_create(cx, owner, initial),
-    delete: |cx, map, owner, expected| map.delete(cx, owner, expected),
-};
+struct Core;
 
-fn perform(calls: &Calls, cx: &Context, map: &Arc<StorageMap>, owner: &Unsteady, call: Call) -> Outcome {
+impl Calls for Core {}
+
+fn perform(calls: &impl Calls, cx: &Context, map: &Arc<StorageMap>, owner: &Unsteady, call: Call) -> Outcome {
     let found = |value: &Value| history::Value::from_bytes(&value.bytes);
     Outcome::Answered(match call {
         Call::Get => map
@@ -57,18 +81,18 @@ fn perform(calls: &Calls, cx: &Context, map: &Arc<StorageMap>, owner: &Unsteady,
                 history::Mode::NoExist => Mode::NoExist,
                 history::Mode::Exist => Mode::Exist,
             };
-            match (calls.update)(cx, map, owner, &value.to_bytes(), mode, expected) {
+            match calls.update(cx, map, owner, &value.to_bytes(), mode, expected) {
                 Ok(Written { version, created }) => Answer::Written { version, created: Some(created) },
                 Err(error) => return refused(error),
             }
         }
-        Call::GetOrCreate { value } => match (calls.get_or_create)(cx, map, owner, &value.to_bytes()) {
+        Call::GetOrCreate { value } => match calls.get_or_create(cx, map, owner, &value.to_bytes()) {
             Ok((value, true)) => Answer::Created { value: found(&value), version: value.version },
             Ok((value, false)) => Answer::Found { value: found(&value), version: value.version },
             Err(error) => return refused(error),
         },
-        Call::Delete { expected } => match (calls.delete)(cx, map, owner, expected) {
-            Ok(version) => Answer::Deleted { version },
+        Call::Delete { expected } => match calls.delete(cx, map, owner, expected) {
+            Ok(version) => Answer::Deleted { version: Some(version) },
             Err(DeleteError::NotFound) => Answer::NotFound,
             Err(DeleteError::VersionMismatch { current }) => Answer::Mismatch { current },
             Err(DeleteError::Lock(_)) => return Outcome::Refused,
@@ -87,12 +111,12 @@ fn refused(error: UpdateError) -> Outcome {
     })
 }
 
-fn record(calls: &Calls, seed: u64) -> History {
+fn record(calls: &impl Calls, seed: u64) -> History {
     let (map, beside) = (map(history::Value::BYTES as u32, 2), map(1, 2));
     let (owner, clock, start) =
         (Unsteady(TestOwner::new()), Arc::new(Clock::default()), Barrier::new(CLIENTS as usize));
     // In every other history the owner has a value elsewhere, so that its storage stays when this one is deleted.
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         beside.update(&context(CLIENTS as usize), &owner, b"1", Mode::Any, None).unwrap();
     }
     let client = |number: u32| {
@@ -117,98 +141,126 @@ fn record(calls: &Calls, seed: u64) -> History {
     History::new(records)
 }
 
-fn survey(calls: &Calls, wanted: u64) -> Result<Tally, (Violation, Tally)> {
+fn survey(calls: &impl Calls, wanted: u64) -> Result<Tally, (Box<Violation>, Tally)> {
     history::survey(wanted, fastrand::u64(..), |seed| record(calls, seed))
 }
 
 #[test]
 fn histories_of_four_cpus_are_linearizable() {
-    match survey(&CORE, history::wanted(200)) {
+    match survey(&Core, history::wanted(200)) {
         Ok(tally) => history::measured(format_args!("core histories: {tally}, 0 violations")),
-        Err((violation, _)) => panic!("{violation}"),
+        Err((violation, tally)) => panic!("history {}: {violation}", tally.histories),
     }
 }
 
-/// The broken calls are found out, and within few histories.
+/// What is broken is found out, and within few histories.
 #[track_caller]
-fn is_caught(what: &str, calls: Calls) {
+fn is_caught(what: &str, calls: impl Calls) {
     let (violation, tally) = survey(&calls, 20).expect_err("it is broken");
     history::measured(format_args!("core: {what} is caught after {} histories", tally.histories));
     assert!(violation.to_string().contains("makes no sense"), "{violation}");
 }
 
-#[test]
-fn a_delete_that_does_not_look_again_is_caught() {
-    // What it found before it had the locks is what it believes to have deleted.
-    is_caught(
-        "a delete that does not look again",
-        Calls {
-            delete: |cx, map, owner, expected| {
-                let before = map.lookup(owner).ok_or(DeleteError::NotFound)?;
-                if expected.is_some_and(|expected| expected != before.version) {
-                    return Err(DeleteError::VersionMismatch { current: before.version });
-                }
-                pause(2);
-                match map.delete(cx, owner, None) {
-                    Ok(_) | Err(DeleteError::NotFound) => Ok(before.version),
-                    refused => refused,
-                }
-            },
-            ..CORE
-        },
-    );
+/// What it found before it had the locks is what it believes to have deleted.
+struct LooksOnce;
+
+impl Calls for LooksOnce {
+    fn delete(
+        &self,
+        cx: &Context,
+        map: &Arc<StorageMap>,
+        owner: &Unsteady,
+        expected: Option<Version>,
+    ) -> Result<Version, DeleteError> {
+        let before = map.lookup(owner).ok_or(DeleteError::NotFound)?;
+        if expected.is_some_and(|expected| expected != before.version) {
+            return Err(DeleteError::VersionMismatch { current: before.version });
+        }
+        pause(2);
+        match map.delete(cx, owner, None) {
+            Ok(_) | Err(DeleteError::NotFound) => Ok(before.version),
+            refused => refused,
+        }
+    }
 }
 
 #[test]
-fn a_delete_that_takes_the_loss_of_the_race_for_success_is_caught() {
-    // As Linux does.
-    is_caught(
-        "a delete that says success when another one was faster",
-        Calls {
-            delete: |cx, map, owner, expected| {
-                let before = map.lookup(owner).ok_or(DeleteError::NotFound)?;
-                pause(2);
-                match map.delete(cx, owner, expected) {
-                    Err(DeleteError::NotFound) => Ok(before.version),
-                    answer => answer,
-                }
-            },
-            ..CORE
-        },
-    );
+fn a_delete_that_does_not_look_again_is_caught() {
+    is_caught("a delete that does not look again", LooksOnce);
+}
+
+/// Success where another delete was faster, as Linux has it.
+struct LosesGladly;
+
+impl Calls for LosesGladly {
+    fn delete(
+        &self,
+        cx: &Context,
+        map: &Arc<StorageMap>,
+        owner: &Unsteady,
+        expected: Option<Version>,
+    ) -> Result<Version, DeleteError> {
+        let before = map.lookup(owner).ok_or(DeleteError::NotFound)?;
+        pause(2);
+        match map.delete(cx, owner, expected) {
+            Err(DeleteError::NotFound) => Ok(before.version),
+            answer => answer,
+        }
+    }
+}
+
+#[test]
+fn a_delete_that_takes_a_lost_race_for_success_is_caught() {
+    is_caught("a delete that takes a lost race for success", LosesGladly);
+}
+
+/// What was there before is what it answers.
+struct AnswersStale;
+
+impl Calls for AnswersStale {
+    fn get_or_create(
+        &self,
+        cx: &Context,
+        map: &Arc<StorageMap>,
+        owner: &Unsteady,
+        initial: &[u8],
+    ) -> Result<(Value, bool), UpdateError> {
+        let before = map.lookup(owner);
+        pause(2);
+        let answer = map.get_or_create(cx, owner, initial)?;
+        Ok(before.map_or(answer, |before| (before, false)))
+    }
 }
 
 #[test]
 fn a_get_or_create_that_answers_what_was_there_is_caught() {
-    is_caught(
-        "a get-or-create that answers with a stale value",
-        Calls {
-            get_or_create: |cx, map, owner, initial| {
-                let before = map.lookup(owner);
-                pause(2);
-                let answer = map.get_or_create(cx, owner, initial)?;
-                Ok(before.map_or(answer, |before| (before, false)))
-            },
-            ..CORE
-        },
-    );
+    is_caught("a get-or-create that answers with a stale value", AnswersStale);
+}
+
+/// Compares before it locks, and then no more.
+struct ComparesEarly;
+
+impl Calls for ComparesEarly {
+    fn update(
+        &self,
+        cx: &Context,
+        map: &Arc<StorageMap>,
+        owner: &Unsteady,
+        value: &[u8],
+        mode: Mode,
+        expected: Option<Version>,
+    ) -> Result<Written, UpdateError> {
+        let Some(expected) = expected else { return map.update(cx, owner, value, mode, None) };
+        let before = map.lookup(owner).ok_or(UpdateError::NotFound)?;
+        if before.version != expected {
+            return Err(UpdateError::VersionMismatch { current: before.version });
+        }
+        pause(2);
+        map.update(cx, owner, value, Mode::Exist, None)
+    }
 }
 
 #[test]
-fn an_update_that_forgets_what_it_expects_is_caught() {
-    is_caught(
-        "an update that compares before it locks",
-        Calls {
-            update: |cx, map, owner, value, mode, expected| {
-                let Some(expected) = expected else { return map.update(cx, owner, value, mode, None) };
-                let before = map.lookup(owner).ok_or(UpdateError::NotFound)?;
-                if before.version != expected {
-                    return Err(UpdateError::VersionMismatch { current: before.version });
-                }
-                pause(2);
-                map.update(cx, owner, value, Mode::Exist, None)
-            },
-            ..CORE
-        },
-    );
+fn an_update_that_compares_before_it_locks_is_caught() {
+    is_caught("an update that compares before it locks", ComparesEarly);
 }

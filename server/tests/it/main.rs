@@ -8,6 +8,7 @@ mod discovery;
 mod drain;
 mod fuzz;
 mod harness;
+mod histories;
 mod hostile;
 mod http2;
 mod listings;

@@ -2,6 +2,7 @@
 
 mod border;
 mod grace;
+mod histories;
 mod oracle;
 mod owners;
 mod pid_reuse;

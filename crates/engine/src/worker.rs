@@ -225,9 +225,10 @@ impl Worker {
     fn tidy(&mut self) -> Background {
         match self.cx.tidy() {
             Tidy::Done => Background::Idle,
+            // Not at once, also where there is a pile: whoever frees it takes a processor from those who answer.
             Tidy::More => {
                 self.pause = TIDY_PAUSE;
-                Background::Again
+                Background::After(TIDY_PAUSE)
             }
             Tidy::Waiting => {
                 let pause = self.pause;

@@ -41,11 +41,6 @@ impl Quota {
         Quota { limits, used: CachePadded::default() }
     }
 
-    /// What it was made with.
-    pub fn limits(&self) -> ByteLimits {
-        self.limits
-    }
-
     /// Bytes of value now in the maps that share it, those included that are just being created or unlinked. None where the
     /// total has no limit, since nobody counts then.
     pub fn used(&self) -> Option<u64> {

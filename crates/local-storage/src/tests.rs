@@ -68,6 +68,12 @@ fn spec(value_size: u32, max_elements: u64) -> MapSpec {
     MapSpec { id, value_size, max_elements, min_buckets: 4 }
 }
 
+/// The value of a variable of the environment, if it is set.
+fn asked(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|error| panic!("{variable}={value}: {error}")))
+}
+
 /// Drives a free to its end, within a minute.
 fn free(cx: &Context, map: &Arc<StorageMap>) -> u64 {
     let mut free = MapFree::begin(map).expect("nobody else frees it");

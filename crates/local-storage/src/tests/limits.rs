@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::world::Interrupted;
 use super::*;
 
 const NOBODY: Option<u64> = None;
@@ -165,27 +166,6 @@ enum Meanwhile {
     OwnerIsGone,
 }
 
-/// An owner to whom something happens when its slot is looked at for the `turn`-th time.
-struct Interrupted<'a> {
-    owner: &'a TestOwner,
-    turn: u64,
-    looks: AtomicU64,
-    what: &'a dyn Fn(),
-}
-
-impl Owner for Interrupted<'_> {
-    fn id(&self) -> u64 {
-        self.owner.id
-    }
-
-    fn slot(&self) -> &OwnerSlot {
-        if self.looks.fetch_add(1, Ordering::Relaxed) == self.turn {
-            (self.what)();
-        }
-        &self.owner.slot
-    }
-}
-
 /// The slot is looked at to find the storage, to see whether it is still empty, and to publish; all that can go wrong for a
 /// first element goes wrong before one of these. After the first and the second look nothing is held; at the third the
 /// element has its room, and the bytes with it.
@@ -193,7 +173,7 @@ impl Owner for Interrupted<'_> {
 fn a_first_element_that_loses_gives_its_room_back() {
     let (cx, other) = (context(0), context(1));
     for limit in [8, 16] {
-        for turn in 0..3 {
+        for turn in 1..=3 {
             for meanwhile in [Meanwhile::CreatesElsewhere, Meanwhile::OwnerLeaves, Meanwhile::OwnerIsGone] {
                 let case = format!("limit {limit}, look {turn}, {meanwhile:?}");
                 let (quota, owner) = (quota(Some(limit), Some(24)), TestOwner::new());
@@ -203,8 +183,9 @@ fn a_first_element_that_loses_gives_its_room_back() {
                     Meanwhile::OwnerLeaves => owner.slot.mark_exiting(),
                     Meanwhile::OwnerIsGone => destroy(&other, &owner),
                 };
-                let interrupted = Interrupted { owner: &owner, turn, looks: AtomicU64::new(0), what: &what };
+                let interrupted = Interrupted::new(&owner, turn, what);
                 let answer = create(&cx, &maps[0], &interrupted);
+                interrupted.assert_interrupted();
                 let (left, bytes) = match (meanwhile, limit) {
                     (Meanwhile::CreatesElsewhere, 8) => {
                         assert_eq!(answer, over(Scope::Owner, 8, 8), "{case}");

@@ -6,16 +6,15 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 
+use history::measured;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use rqspinlock::LockError;
 
 use super::ledger::Ledger;
 use super::plan::ERRORS;
-use super::sweep::measured;
-use super::world::{MAX, World, settle, small_map};
+use super::world::{MAX, World, drain, settle, small_map};
 use super::*;
 
 const CONTEXTS: usize = 3;
@@ -352,25 +351,12 @@ impl Game {
 
     /// Frees what was to be freed and lets everybody leave; says how many refusals there were.
     fn end(mut self) -> u64 {
-        let limit = Instant::now() + Duration::from_secs(30);
-        for free in self.frees.values_mut() {
-            while !free.map().is_drained() {
-                assert!(Instant::now() < limit, "a free that does not end: {:?}", free.map());
-                free.step(&self.contexts[0], 64);
-                settle(&self.contexts);
-            }
-        }
+        self.frees.values_mut().for_each(|free| drain(&self.contexts, free));
         settle(&self.contexts);
         self.compare();
         self.world.end(&self.contexts);
         self.refusals
     }
-}
-
-/// The value of a variable of the environment, if it is set.
-fn asked(variable: &str) -> Option<u64> {
-    let value = env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|error| panic!("{variable}={value}: {error}")))
 }
 
 #[test]

@@ -5,67 +5,20 @@
 //! plays the schedule "preempted there", with another [`Context`] for who comes in between. That one waits in vain for a lock that
 //! the operation holds: a refusal that is planned saves the time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::thread;
 
 use rqspinlock::LockError;
 
 use super::ledger::Ledger;
-use super::world::{World, settle, small_map, storage_of};
+use super::world::{Interrupted, World, drain, settle, small_map, storage_of};
 use super::*;
 use crate::element::Element;
-
-type Interruption<'a> = Box<dyn FnOnce() + 'a>;
-
-struct Interrupted<'a> {
-    owner: &'a TestOwner,
-    /// How often the slot is asked for until then.
-    asks: Cell<u32>,
-    what: RefCell<Option<Interruption<'a>>>,
-}
-
-impl<'a> Interrupted<'a> {
-    /// Before the slot is handed out for the `at`-th time, `what` happens.
-    fn new(owner: &'a TestOwner, at: u32, what: impl FnOnce() + 'a) -> Self {
-        Interrupted { owner, asks: Cell::new(at), what: RefCell::new(Some(Box::new(what))) }
-    }
-
-    /// It was.
-    fn assert_interrupted(self) {
-        assert!(self.what.borrow().is_none(), "the slot was not asked for so often");
-    }
-}
-
-impl Owner for Interrupted<'_> {
-    fn id(&self) -> u64 {
-        self.owner.id
-    }
-
-    fn slot(&self) -> &OwnerSlot {
-        self.asks.set(self.asks.get().saturating_sub(1));
-        if self.asks.get() == 0
-            && let Some(what) = self.what.take()
-        {
-            what();
-        }
-        &self.owner.slot
-    }
-}
 
 /// What the next acquisition of `cx` comes to, instead of a wait for a lock that the same thread holds with another context.
 fn refuse_next(cx: &Context) {
     cx.cpu().refuse(1, LockError::TimedOut);
-}
-
-/// Not to the grace period: only until no element is left.
-fn drain(contexts: &[Context], free: &mut MapFree) {
-    let limit = Instant::now() + Duration::from_secs(60);
-    while !free.map().is_drained() {
-        assert!(Instant::now() < limit, "a free that does not end: {:?}", free.map());
-        free.step(&contexts[0], 64);
-        settle(contexts);
-    }
 }
 
 /// To the end, and says how many it has taken out.

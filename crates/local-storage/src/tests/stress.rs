@@ -10,6 +10,7 @@ use std::sync::Barrier;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use super::world::settle;
 use super::*;
 use tally::{Run, Tally, until};
 
@@ -23,14 +24,19 @@ pub(super) fn on_threads(count: usize, body: impl Fn(&Context, usize) + Sync) {
                 let cx = context(index);
                 start.wait();
                 body(&cx, index);
-                let limit = Instant::now() + Duration::from_secs(60);
-                while cx.work_off(64) > 0 {
-                    assert!(Instant::now() < limit, "a retry list that does not end");
-                    thread::yield_now();
-                }
+                settle(std::slice::from_ref(&cx));
             });
         }
     });
+}
+
+/// Says that it is over when it is dropped, also by a panic: those who go on until then must not go on for ever.
+pub(super) struct Over<'a>(pub(super) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// One owner, updaters and deleters: values are whole, no version is seen with two values, nothing is left at the end.
@@ -204,6 +210,7 @@ fn a_listing_under_churn_shows_what_stays_exactly_once() {
     let over = AtomicBool::new(false);
     on_threads(3, |cx, index| {
         if index == 0 {
+            let _ended = Over(&over);
             for _ in 0..200 {
                 let mut seen = BTreeSet::new();
                 for element in listing(&map, 33) {
@@ -211,7 +218,6 @@ fn a_listing_under_churn_shows_what_stays_exactly_once() {
                 }
                 assert!(wanted.is_subset(&seen), "missing: {:?}", wanted.difference(&seen).collect::<Vec<_>>());
             }
-            over.store(true, Ordering::Relaxed);
             return;
         }
         while !over.load(Ordering::Relaxed) {

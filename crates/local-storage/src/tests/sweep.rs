@@ -9,10 +9,10 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::sync::atomic::AtomicU32;
 use std::thread;
 
+use history::measured;
 use rqspinlock::LockError;
 
 use super::ledger::Ledger;
@@ -78,11 +78,8 @@ fn update(cx: &Context, world: &World, value: &[u8], mode: Mode) -> Came {
 }
 
 fn get_or_create(cx: &Context, world: &World, value: &[u8]) -> Came {
-    match world.maps[0].get_or_create(cx, &world.owners[0], value) {
-        Ok((_, created)) => Came::Done(created.into()),
-        Err(UpdateError::Lock(refusal)) => Came::Refused(refusal),
-        Err(error) => Came::No(error.to_string()),
-    }
+    let got = world.maps[0].get_or_create(cx, &world.owners[0], value);
+    written(got.map(|(value, created)| Written { version: value.version, created }))
 }
 
 fn delete(cx: &Context, world: &World) -> Came {
@@ -219,11 +216,6 @@ fn point(
     all
 }
 
-/// Says aloud what was measured, past the harness.
-pub(super) fn measured(what: impl std::fmt::Display) {
-    let _ = io::stderr().write_all(format!("MEASURED {what}\n").as_bytes());
-}
-
 /// Runs a point; a panic in it comes with what was refused.
 fn swept(name: &str, refusals: [&[u64]; 2], error: LockError, body: impl FnOnce() -> bool) -> bool {
     let _at = Told(format!("{name}, {refusals:?} refused with {error:?}"));
@@ -255,8 +247,7 @@ fn every_acquisition_may_be_refused() {
             // The first n that is not asked for ends it; it is a point, too: the scenario without a refusal.
             let counts: Vec<u64> = (0..scenario.contexts)
                 .map(|cx| {
-                    let alone = |n: &[u64]| if cx == 0 { run([n, &[]]) } else { run([&[], n]) };
-                    let mut alone = alone;
+                    let mut alone = |n: &[u64]| if cx == 0 { run([n, &[]]) } else { run([&[], n]) };
                     let count = (1..).find(|&n| !alone(&[n])).expect("it comes to an end") - 1;
                     (1..=count).for_each(|n| _ = (1..).find(|&k| !alone(&[n, k])));
                     count
@@ -375,7 +366,10 @@ fn race(
         settle(&contexts);
         (came, rival.join().expect("the rival has its own panic"))
     });
-    let all = contexts.iter().filter(|cx| !cx.plan.end(cx.cpu()).0).count() == 0;
+    let mut all = true;
+    for cx in &contexts {
+        all &= cx.plan.end(cx.cpu()).0;
+    }
     *met += contexts.iter().map(|cx| cx.cpu().events().snapshot().queued).sum::<u64>();
     let is = world.maps[0].lookup(&world.owners[0]);
     let stays = world.owners[0].slot.state() != SlotState::Dead && !world.maps[0].is_freeing();
@@ -401,12 +395,12 @@ fn race(
 
 #[test]
 fn every_acquisition_may_be_refused_beside_a_rival() {
-    const RIVALS: [(&str, Rival); 3] = [("writer", writer), ("leaver", leaver), ("freer", freer)];
+    const BESIDE: [(&str, Rival); 3] = [("writer", writer), ("leaver", leaver), ("freer", freer)];
     const ROUNDS: u32 = 8;
     let (mut points, mut refused, mut met) = (0, 0, 0);
     for scenario in SCENARIOS {
         let ledger = Ledger::open();
-        for ((name, rival), error) in RIVALS.into_iter().flat_map(|rival| ERRORS.map(|error| (rival, error))) {
+        for ((name, rival), error) in BESIDE.into_iter().flat_map(|rival| ERRORS.map(|error| (rival, error))) {
             for cx in 0..scenario.contexts {
                 // A rival may make it shorter or longer from one round to the next: the end is where no round gets.
                 for n in 1.. {
@@ -428,6 +422,7 @@ fn every_acquisition_may_be_refused_beside_a_rival() {
         }
         ledger.assert_nothing_is_left();
     }
+    assert!(refused > 0, "no plan has refused anything");
     measured(format_args!(
         "sweep beside a rival: {points} points (scenario, rival, n, error), {ROUNDS} rounds each, {refused} refusals, \
          {met} waits for the rival, 0 violations"

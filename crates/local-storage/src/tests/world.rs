@@ -1,5 +1,6 @@
 //! A few owners and maps that only meet each other, and the audit of what operations leave behind.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
@@ -10,7 +11,7 @@ use crate::slot::Found;
 use crate::storage::LocalStorage;
 
 /// Bytes of a value.
-pub(super) const SIZE: u32 = 8;
+const SIZE: u32 = 8;
 /// Elements of a map.
 pub(super) const MAX: u64 = 5;
 
@@ -32,7 +33,7 @@ pub(super) struct Snapshot {
 
 /// A map of four buckets.
 pub(super) fn small_map(id: MapId) -> Arc<StorageMap> {
-    Arc::new(StorageMap::new(MapSpec { id, value_size: SIZE, max_elements: MAX, min_buckets: 4 }).expect("a small map"))
+    Arc::new(StorageMap::new(MapSpec { id, ..spec(SIZE, MAX) }).expect("a small map"))
 }
 
 /// The owner's storage, with a hold on it.
@@ -52,6 +53,16 @@ pub(super) fn settle(contexts: &[Context]) {
     }
     for cx in contexts {
         assert_eq!(cx.retry_length().load(Ordering::Relaxed), 0, "what the gauge says of an empty list");
+    }
+}
+
+/// Drives a free, not to the grace period: only until no element is left.
+pub(super) fn drain(contexts: &[Context], free: &mut MapFree) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !free.map().is_drained() {
+        assert!(Instant::now() < limit, "a free that does not end: {:?}", free.map());
+        free.step(&contexts[0], 64);
+        settle(contexts);
     }
 }
 
@@ -100,7 +111,7 @@ impl World {
         }
         assert_eq!(indexed, listed, "an element is in both of its lists or in none");
         assert_eq!(self.ledger.live(), listed.len() as i64, "allocated, and reachable");
-        assert_eq!(self.ledger.twice(), 0, "elements were retired or freed twice");
+        assert_eq!(self.ledger.twice(), 0, "elements were retired twice");
     }
 
     /// Audits it, then lets everybody leave: nothing stays.
@@ -110,5 +121,43 @@ impl World {
         settle(contexts);
         self.audit();
         assert_eq!(self.ledger.live(), 0);
+    }
+}
+
+type Interruption<'a> = Box<dyn FnOnce() + 'a>;
+
+/// An owner that lets something else happen when its slot is asked for.
+pub(super) struct Interrupted<'a> {
+    owner: &'a TestOwner,
+    /// How often the slot is asked for until then.
+    asks: Cell<u32>,
+    what: RefCell<Option<Interruption<'a>>>,
+}
+
+impl<'a> Interrupted<'a> {
+    /// Before the slot is handed out for the `at`-th time, `what` happens.
+    pub(super) fn new(owner: &'a TestOwner, at: u32, what: impl FnOnce() + 'a) -> Self {
+        Interrupted { owner, asks: Cell::new(at), what: RefCell::new(Some(Box::new(what))) }
+    }
+
+    /// It was.
+    pub(super) fn assert_interrupted(self) {
+        assert!(self.what.borrow().is_none(), "the slot was not asked for so often");
+    }
+}
+
+impl Owner for Interrupted<'_> {
+    fn id(&self) -> u64 {
+        self.owner.id
+    }
+
+    fn slot(&self) -> &OwnerSlot {
+        self.asks.set(self.asks.get().saturating_sub(1));
+        if self.asks.get() == 0
+            && let Some(what) = self.what.take()
+        {
+            what();
+        }
+        &self.owner.slot
     }
 }

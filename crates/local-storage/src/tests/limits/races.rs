@@ -1,34 +1,19 @@
 //! Everybody at the limit at once.
 
-use std::io::Write;
 use std::sync::RwLock;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use fastrand::Rng;
+use history::measured;
+
 use super::*;
-use crate::tests::stress::on_threads;
+use crate::tests::stress::{Over, on_threads};
 
 const THREADS: usize = 4;
 
-/// A little randomness, the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    /// Below `sides`.
-    fn roll(&mut self, sides: usize) -> usize {
-        // Knuth's MMIX generator; its high bits are good enough.
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
-    }
-}
-
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-fn measured(line: String) {
-    // Not eprintln: the test harness keeps that to itself when a test passes.
-    let _ = writeln!(std::io::stderr(), "MEASURED local-storage limits: {line}");
 }
 
 /// Each thread keeps book of its own owners. What all have on their books together is never more than what there is, since
@@ -41,17 +26,17 @@ fn the_total_is_never_passed_and_owners_limits_are_exact() {
     let maps: Vec<_> = [8, 16, 24].map(|size| map_within(size, 1000, &quota)).into();
     let (booked, most, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     on_threads(THREADS, |cx, index| {
-        let mut dice = Dice(index as u64);
+        let mut dice = Rng::with_seed(index as u64);
         let mut owners: Vec<_> = (0..8).map(|_| (TestOwner::new(), [0; 3])).collect();
         for _ in 0..15_000 {
-            let (owner, books) = &mut owners[dice.roll(8)];
-            let (which, size) = (dice.roll(3), [8, 16, 24]);
+            let (owner, books) = &mut owners[dice.usize(..8)];
+            let (which, size) = (dice.usize(..3), [8, 16, 24]);
             let own: u64 = books.iter().sum();
-            if dice.roll(50) == 0 {
+            if dice.usize(..50) == 0 {
                 booked.fetch_sub(own, Ordering::Relaxed);
                 destroy(cx, owner);
                 (*owner, *books) = (TestOwner::new(), [0; 3]);
-            } else if books[which] > 0 && dice.roll(2) == 0 {
+            } else if books[which] > 0 && dice.usize(..2) == 0 {
                 booked.fetch_sub(books[which], Ordering::Relaxed);
                 books[which] = 0;
                 maps[which].delete(cx, owner, None).unwrap();
@@ -85,7 +70,9 @@ fn the_total_is_never_passed_and_owners_limits_are_exact() {
     assert_eq!((booked.into_inner(), quota.used()), (0, Some(0)));
     assert_eq!(maps.iter().map(|map| map.elements()).sum::<u64>(), 0);
     let (most, refused) = (most.into_inner(), refused.into_inner());
-    measured(format!("of {TOTAL} bytes {most} were booked at most, {refused} creates were refused for the total"));
+    measured(format_args!(
+        "local-storage limits: of {TOTAL} bytes {most} were booked at most, {refused} creates were refused for the total"
+    ));
     assert!(most > TOTAL - 24 && refused > 100, "nobody came to the limit");
 }
 
@@ -115,17 +102,10 @@ fn an_owner_that_many_write_to_never_passes_its_limit() {
     });
     assert_eq!(owner.slot.state(), SlotState::Empty);
     let (most, refused) = (most.into_inner(), refused.into_inner());
-    measured(format!("of an owner's {OWNER} bytes {most} were booked at most, {refused} creates were refused"));
+    measured(format_args!(
+        "local-storage limits: of an owner's {OWNER} bytes {most} were booked at most, {refused} creates were refused"
+    ));
     assert!(most == OWNER && refused > 100, "nobody came to the limit");
-}
-
-/// Ends the watching, also when a thread has panicked.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
 }
 
 /// Creates, replacements, deletes, owners' ends and maps' frees, all on the same owners and maps, while somebody watches.
@@ -138,10 +118,10 @@ fn no_counter_passes_its_limit_and_all_end_at_zero() {
     let quota = quota(Some(OWNER), Some(TOTAL));
     let maps: Vec<_> = sizes.iter().map(|&size| RwLock::new(map_within(size, 8, &quota))).collect();
     let owners: Vec<_> = (0..12).map(|_| RwLock::new(Arc::new(TestOwner::new()))).collect();
-    let (running, most) = (AtomicBool::new(true), AtomicU64::new(0));
+    let (over, most) = (AtomicBool::new(false), AtomicU64::new(0));
     let [created, over_owner, over_total, full] = [const { AtomicU64::new(0) }; 4];
     let watch = || {
-        while running.load(Ordering::Relaxed) {
+        while !over.load(Ordering::Relaxed) {
             let used = quota.used().expect("it has a limit");
             assert!(used <= TOTAL, "{used} bytes are used");
             most.fetch_max(used, Ordering::Relaxed);
@@ -157,13 +137,13 @@ fn no_counter_passes_its_limit_and_all_end_at_zero() {
     };
     std::thread::scope(|scope| {
         let watching = scope.spawn(watch);
-        let over = Over(&running);
+        let ended = Over(&over);
         on_threads(THREADS, |cx, index| {
-            let mut dice = Dice(index as u64);
+            let mut dice = Rng::with_seed(index as u64);
             for round in 0..15_000 {
-                let (owner, map) = (dice.roll(owners.len()), dice.roll(MAPS));
+                let (owner, map) = (dice.usize(..owners.len()), dice.usize(..MAPS));
                 let current = || (Arc::clone(&owners[owner].read().unwrap()), Arc::clone(&maps[map].read().unwrap()));
-                match dice.roll(20) {
+                match dice.usize(..20) {
                     0..=11 => match create(cx, &current().1, &*current().0) {
                         Ok(_) => count(&created),
                         Err(UpdateError::Quota { scope: Scope::Owner, .. }) => count(&over_owner),
@@ -190,7 +170,7 @@ fn no_counter_passes_its_limit_and_all_end_at_zero() {
                 }
             }
         });
-        drop(over);
+        drop(ended);
         watching.join().unwrap();
     });
     let cx = context(9);
@@ -200,6 +180,8 @@ fn no_counter_passes_its_limit_and_all_end_at_zero() {
     assert_eq!(quota.used(), Some(0));
     let most = most.into_inner();
     let counts = [created, over_owner, over_total, full].map(AtomicU64::into_inner);
-    measured(format!("of {TOTAL} bytes {most} were seen used; created, refused for owner, total, map: {counts:?}"));
+    measured(format_args!(
+        "local-storage limits: of {TOTAL} bytes {most} were seen used; created, refused for owner, total, map: {counts:?}"
+    ));
     assert!(most > TOTAL - 24 && counts.iter().all(|&count| count > 0), "nobody came to one of the limits");
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Write};
 use std::ops::AddAssign;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use fastrand::Rng;
+use history::measured;
 use rqspinlock::{DEFAULT_TIMEOUT, LockError};
 
 use super::*;
@@ -43,7 +43,7 @@ pub(super) struct Tally {
     done: BTreeMap<&'static str, Done>,
     /// By their kind.
     errors: BTreeMap<&'static str, u64>,
-    /// Unlinkings that a refused lock has put on a retry list.
+    /// Unlinkings that a refused lock has put on a retry list, at least: what a call puts there and works off itself is not seen.
     put_off: u64,
     /// Calls that a lock has ended with `TimedOut`.
     timed_out: Vec<Span>,
@@ -60,7 +60,7 @@ impl Tally {
         let answer = call();
         let done = Done { count: 1, longest: start.elapsed() };
         *self.done.entry(what).or_default() += done;
-        self.put_off += put_off() - before;
+        self.put_off += put_off().saturating_sub(before);
         answer
     }
 
@@ -151,7 +151,7 @@ impl fmt::Display for Tally {
 /// One run of a stress test: how many threads, for how long, and what they choose.
 pub(super) struct Run {
     name: &'static str,
-    pub(super) threads: usize,
+    threads: usize,
     pub(super) end: Instant,
     seed: u64,
     began: Instant,
@@ -250,15 +250,4 @@ pub(super) fn until(what: &str, done: impl Fn() -> bool) {
         collect();
         thread::yield_now();
     }
-}
-
-/// Says aloud what was measured: not with `println!`, which the harness keeps to itself where a test passes.
-fn measured(what: impl fmt::Display) {
-    let _ = io::stderr().write_all(format!("MEASURED {what}\n").as_bytes());
-}
-
-/// The value of a variable of the environment, if it is set.
-fn asked(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|error| panic!("{variable}={value}: {error}")))
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use regex::Regex;
 
 use crate::server::Server;
+use crate::skipped;
 
 /// Separates what the commands print.
 const MARK: &str = "@@ next command @@";
@@ -111,7 +112,7 @@ fn readme_session_is_what_is_printed() {
     for session in sessions {
         let written = &text[session.clone()];
         if written.contains("CGROUP") && !cgroups_can_be_made() {
-            println!("SKIPPED: the README's cgroup session: no cgroup v2 directory can be made here");
+            skipped("the README's cgroup session", "no cgroup v2 directory can be made here");
             continue;
         }
         let printed = replay(written, &server.tcp);

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::command_line::{holdfast, stderr, stdout};
 use crate::server::Server;
+use crate::skipped;
 
 /// How long an exit may take to be seen, on a busy machine.
 const SEEN: Duration = Duration::from_secs(30);
@@ -110,10 +111,10 @@ fn a_value_lives_as_long_as_its_process() {
 fn a_value_lives_as_long_as_its_cgroup() {
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("/proc is there");
     let mount = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|mount| mount[2] == "cgroup2");
-    let Some(mount) = mount else { return println!("SKIPPED a_value_lives_as_long_as_its_cgroup: no cgroup2 mount") };
+    let Some(mount) = mount else { return skipped("a_value_lives_as_long_as_its_cgroup", "no cgroup2 mount") };
     let directory = std::path::PathBuf::from(format!("{}/holdfast-test-{}", mount[1], std::process::id()));
     if let Err(error) = std::fs::create_dir(&directory) {
-        return println!("SKIPPED a_value_lives_as_long_as_its_cgroup: {}: {error}", directory.display());
+        return skipped("a_value_lives_as_long_as_its_cgroup", format_args!("{}: {error}", directory.display()));
     }
     let tour = Tour::start();
     tour.ok("map create label --kind cgroup --type utf8 --value-size 16");

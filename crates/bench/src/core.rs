@@ -28,11 +28,11 @@ Examples:
 
 #[derive(Args)]
 pub struct Options {
-    /// Rounds; in each, every candidate has its turn. The median is told
+    /// Rounds; in each, every candidate has its turn. The median is told. `memory` has one
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
 
-    /// Milliseconds that each candidate has in each round
+    /// Milliseconds that each candidate has in each round; a `free` lasts as long as it takes
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     milliseconds: u64,
 

@@ -139,7 +139,7 @@ fn contended(options: &Options, entries: &[Entry], threads: usize, section: Sect
         .map(|_| Rounds {
             throughput: Vec::new(),
             fairness: Vec::new(),
-            waits: Histogram::new(3).expect("three digits are allowed"),
+            waits: crate::histogram(),
             refused: Vec::new(),
         })
         .collect();

@@ -8,7 +8,11 @@
 mod core;
 mod lock;
 
+use std::thread;
+use std::time::Duration;
+
 use clap::{Parser, Subcommand};
+use hdrhistogram::Histogram;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", about = "Benchmarks of Holdfast, each beside its peers in one run")]
@@ -37,4 +41,14 @@ fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// Of nanoseconds.
+fn histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are allowed")
+}
+
+#[expect(clippy::disallowed_methods, reason = "a measurement lasts for a time; nothing waits for anything by it")]
+fn pause(duration: Duration) {
+    thread::sleep(duration);
 }

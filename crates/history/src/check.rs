@@ -81,7 +81,7 @@ enum Event {
 /// Whether the history is linearizable, for an element that is absent at first.
 ///
 /// # Panics
-/// If it has 64 clients or more than 128 unknown outcomes.
+/// If a client's number is above 63, or there are more than 128 unknown outcomes that may have changed something.
 pub fn check(history: &History) -> Result<(), Box<Violation>> {
     let records = &history.records;
     let drawn = match history.drawn() {
@@ -120,7 +120,7 @@ pub fn check(history: &History) -> Result<(), Box<Violation>> {
                 assert!(unknown.len() <= MOST_UNKNOWN, "more than {MOST_UNKNOWN} unknown outcomes in one history");
             }
             Event::Began => {
-                assert!(record.client < u64::BITS, "client {} of {} at most", record.client, u64::BITS);
+                assert!(record.client < u64::BITS, "client {}: numbers go up to 63", record.client);
                 under_way.push(record);
             }
             Event::Ended => {

@@ -81,28 +81,17 @@ impl UpdateMode {
 
 /// An owner, by a descriptor that the caller keeps open. A pid or a path could be reused by somebody else: a descriptor cannot.
 #[derive(Clone, Copy, Debug)]
-pub enum KernelOwner<'fd> {
-    /// See [`KernelOwner::task`].
-    Task(BorrowedFd<'fd>),
-    /// See [`KernelOwner::cgroup`].
-    Cgroup(BorrowedFd<'fd>),
-}
+pub struct KernelOwner<'fd>(BorrowedFd<'fd>);
 
 impl<'fd> KernelOwner<'fd> {
     /// The process, or with PIDFD_THREAD the thread, behind a pidfd.
     pub fn task(pidfd: BorrowedFd<'fd>) -> KernelOwner<'fd> {
-        KernelOwner::Task(pidfd)
+        KernelOwner(pidfd)
     }
 
     /// The cgroup behind an open directory (O_PATH will do).
     pub fn cgroup(directory: BorrowedFd<'fd>) -> KernelOwner<'fd> {
-        KernelOwner::Cgroup(directory)
-    }
-
-    fn fd(&self) -> BorrowedFd<'fd> {
-        match self {
-            KernelOwner::Task(fd) | KernelOwner::Cgroup(fd) => *fd,
-        }
+        KernelOwner(directory)
     }
 }
 
@@ -146,7 +135,7 @@ impl KernelMap {
     pub fn get_into(&self, owner: &KernelOwner<'_>, value: &mut [u8]) -> Result<(), Error> {
         self.check_size(value.len())?;
         // SAFETY: the map was created with this value size, and the length has just been compared with it.
-        unsafe { sys::lookup(self.fd.as_fd(), owner.fd(), value) }.map_err(|errno| self.refused(errno))
+        unsafe { sys::lookup(self.fd.as_fd(), owner.0, value) }.map_err(|errno| self.refused(errno))
     }
 
     /// Creates or replaces a value, as `mode` allows. Refused: `Invalid` (the value's length), `NotFound`, `Exists`, `WrongOwner`,
@@ -154,12 +143,12 @@ impl KernelMap {
     pub fn update(&self, owner: &KernelOwner<'_>, value: &[u8], mode: UpdateMode) -> Result<(), Error> {
         self.check_size(value.len())?;
         // SAFETY: the map was created with this value size, and the length has just been compared with it.
-        unsafe { sys::update(self.fd.as_fd(), owner.fd(), value, mode.flags()) }.map_err(|errno| self.refused(errno))
+        unsafe { sys::update(self.fd.as_fd(), owner.0, value, mode.flags()) }.map_err(|errno| self.refused(errno))
     }
 
     /// Deletes a value. Refused: `NotFound`, `WrongOwner`, `Denied`; by a lock on the way: `Busy`, `Deadlock`, `TimedOut`.
     pub fn delete(&self, owner: &KernelOwner<'_>) -> Result<(), Error> {
-        sys::delete(self.fd.as_fd(), owner.fd()).map_err(|errno| self.refused(errno))
+        sys::delete(self.fd.as_fd(), owner.0).map_err(|errno| self.refused(errno))
     }
 
     fn refused(&self, errno: i32) -> Error {

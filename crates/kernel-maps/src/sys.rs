@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::btf;
 
@@ -60,6 +60,14 @@ struct Element {
     flags: u64,
 }
 
+impl Element {
+    /// For an element of `map`; `key` is the owner's descriptor, which must outlive the command, as what is at `value` must.
+    fn new(map: BorrowedFd<'_>, key: &libc::c_int, value: u64, flags: u64) -> Element {
+        let key = std::ptr::from_ref(key).expose_provenance() as u64;
+        Element { map_fd: number(map), unused: 0, key, value, flags }
+    }
+}
+
 /// # Safety
 ///
 /// `argument` must be the struct of this command, of integers alone and without padding, and every address in it must be valid for what
@@ -108,7 +116,7 @@ pub(crate) fn create(map_type: u32, value_size: u32, map_name: [u8; NAME_LEN]) -
         numa_node: 0,
         map_name,
         map_ifindex: 0,
-        btf_fd: btf.as_raw_fd() as u32,
+        btf_fd: number(btf.as_fd()),
         btf_key_type_id: btf::KEY,
         btf_value_type_id: btf::VALUE,
         btf_vmlinux_value_type_id: 0,
@@ -124,13 +132,7 @@ pub(crate) fn create(map_type: u32, value_size: u32, map_name: [u8; NAME_LEN]) -
 /// The kernel writes as many bytes as the map's values have, whatever the length of `value`.
 pub(crate) unsafe fn lookup(map: BorrowedFd<'_>, owner: BorrowedFd<'_>, value: &mut [u8]) -> Result<(), i32> {
     let key = owner.as_raw_fd();
-    let mut argument = Element {
-        map_fd: number(map),
-        unused: 0,
-        key: std::ptr::from_ref(&key).expose_provenance() as u64,
-        value: value.as_mut_ptr().expose_provenance() as u64,
-        flags: 0,
-    };
+    let mut argument = Element::new(map, &key, value.as_mut_ptr().expose_provenance() as u64, 0);
     // SAFETY: the kernel reads a key of four bytes, which `key` is, and writes one value, which is as long as the slice, by our own contract.
     unsafe { bpf(MAP_LOOKUP_ELEM, &mut argument) }.map(drop)
 }
@@ -142,13 +144,7 @@ pub(crate) unsafe fn lookup(map: BorrowedFd<'_>, owner: BorrowedFd<'_>, value: &
 /// The kernel reads as many bytes as the map's values have, whatever the length of `value`.
 pub(crate) unsafe fn update(map: BorrowedFd<'_>, owner: BorrowedFd<'_>, value: &[u8], flags: u64) -> Result<(), i32> {
     let key = owner.as_raw_fd();
-    let mut argument = Element {
-        map_fd: number(map),
-        unused: 0,
-        key: std::ptr::from_ref(&key).expose_provenance() as u64,
-        value: value.as_ptr().expose_provenance() as u64,
-        flags,
-    };
+    let mut argument = Element::new(map, &key, value.as_ptr().expose_provenance() as u64, flags);
     // SAFETY: the kernel reads a key of four bytes, which `key` is, and one value, which is as long as the slice, by our own contract.
     unsafe { bpf(MAP_UPDATE_ELEM, &mut argument) }.map(drop)
 }
@@ -156,13 +152,7 @@ pub(crate) unsafe fn update(map: BorrowedFd<'_>, owner: BorrowedFd<'_>, value: &
 /// Deletes an owner's value.
 pub(crate) fn delete(map: BorrowedFd<'_>, owner: BorrowedFd<'_>) -> Result<(), i32> {
     let key = owner.as_raw_fd();
-    let mut argument = Element {
-        map_fd: number(map),
-        unused: 0,
-        key: std::ptr::from_ref(&key).expose_provenance() as u64,
-        value: 0,
-        flags: 0,
-    };
+    let mut argument = Element::new(map, &key, 0, 0);
     // SAFETY: the kernel reads a key of four bytes, which `key` is.
     unsafe { bpf(MAP_DELETE_ELEM, &mut argument) }.map(drop)
 }

@@ -1,5 +1,6 @@
 //! Against the running kernel; where it does not let us, a test says so and why.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,10 +15,15 @@ fn spec(kind: OwnerKind, value_size: u32) -> MapSpec {
     MapSpec { name: "test".to_owned(), kind, value_size }
 }
 
-/// A map, or a word about why this kernel gives none. Not with eprintln, which the test harness swallows.
+/// Says aloud that something was not tested here, and why. Not with eprintln, which the test harness swallows.
+fn skipped(test: &str, why: impl Display) {
+    let _ = io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes());
+}
+
+/// A map, or a word about why this kernel gives none.
 fn map(test: &str, kind: OwnerKind, value_size: u32) -> Option<KernelMap> {
     if let Err(error) = available(kind) {
-        let _ = io::stderr().write_all(format!("SKIPPED {test}: {error}\n").as_bytes());
+        skipped(test, error);
         return None;
     }
     Some(KernelMap::create(spec(kind, value_size)).expect("a map of this kind can be created"))
@@ -71,7 +77,7 @@ impl Cgroup {
             let directory = open(&path, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
             Ok(Cgroup { path, directory })
         };
-        made().inspect_err(|error| _ = io::stderr().write_all(format!("SKIPPED {test}: {error}\n").as_bytes())).ok()
+        made().inspect_err(|error| skipped(test, error)).ok()
     }
 
     fn owner(&self) -> KernelOwner<'_> {

@@ -96,7 +96,7 @@ async fn record(clients: &[Client], number: u64, seed: u64) -> History {
     History::new(records)
 }
 
-/// So many histories of one server, unless more are asked for.
+/// So many histories of one server, unless another number is asked for.
 fn survey(wanted: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     let process = Process::start(&["--allow-simulated-owners"]);

@@ -30,7 +30,7 @@ struct Waits {
 
 impl Waits {
     fn new(workers: usize) -> Self {
-        let histogram = Histogram::new(3).expect("three digits are allowed");
+        let histogram = crate::histogram();
         Waits { gets: histogram.clone(), updates: vec![histogram; workers], counts: vec![0; workers] }
     }
 }
@@ -92,7 +92,7 @@ pub fn run(rounds: u16, elements: u32) -> anyhow::Result<()> {
         let ran = |worker: &usize| jobs()[*worker] - before[*worker] > waits.counts[*worker];
         let freeing = (0..workers).find(ran).ok_or_else(|| anyhow::anyhow!("no worker ran the free"))?;
         with.add(&waits, freeing);
-        let (waits, ()) = meanwhile(&running, &called, || pause(took));
+        let (waits, ()) = meanwhile(&running, &called, || crate::pause(took));
         without.add(&waits, freeing);
         times.push(took.as_secs_f64() * 1e3);
     }
@@ -117,7 +117,7 @@ struct Rows {
 
 impl Rows {
     fn new(when: &'static str) -> Self {
-        Rows { when, waits: [(); 3].map(|()| Histogram::new(3).expect("three digits are allowed")) }
+        Rows { when, waits: [(); 3].map(|()| crate::histogram()) }
     }
 
     fn add(&mut self, waits: &Waits, freeing: usize) {
@@ -142,9 +142,4 @@ impl Rows {
             micros(waits.max()),
         );
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a measurement lasts for a time; nothing waits for anything by it")]
-fn pause(duration: Duration) {
-    thread::sleep(duration);
 }

@@ -65,7 +65,7 @@ pub fn measure<C: Candidate>(threads: usize, section: Section, duration: Duratio
     let every = if section.nanoseconds < 1_000 { SAMPLED } else { 1 };
     let run = || {
         let mut thread = C::thread();
-        let mut waits = Histogram::new(3).expect("three digits are allowed");
+        let mut waits = crate::histogram();
         let (mut done, mut refused) = (0_u64, 0_u64);
         start.wait();
         while !stop.load(Ordering::Relaxed) {
@@ -89,7 +89,7 @@ pub fn measure<C: Candidate>(threads: usize, section: Section, duration: Duratio
         start.wait();
         while !stop.load(Ordering::Relaxed) {
             let began = Instant::now();
-            pause(Duration::from_millis(1));
+            crate::pause(Duration::from_millis(1));
             gap = gap.max(began.elapsed());
         }
         gap
@@ -99,10 +99,10 @@ pub fn measure<C: Candidate>(threads: usize, section: Section, duration: Duratio
         let watchdog = scope.spawn(watch);
         start.wait();
         let began = Instant::now();
-        pause(duration);
+        crate::pause(duration);
         let took = began.elapsed();
         stop.store(true, Ordering::Relaxed);
-        let mut waits = Histogram::new(3).expect("three digits are allowed");
+        let mut waits = crate::histogram();
         let (mut each, mut refused) = (Vec::new(), 0);
         for runner in runners {
             let (done, was_refused, waited) = runner.join().expect("no runner panics");
@@ -130,9 +130,4 @@ pub fn uncontended<C: Candidate>() -> f64 {
         C::with(black_box(&lock), &mut thread, |value| *value += 1);
     }
     began.elapsed().as_nanos() as f64 / f64::from(TIMES)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a measurement lasts for a time; nothing waits for anything by it")]
-fn pause(duration: Duration) {
-    thread::sleep(duration);
 }

@@ -4,7 +4,6 @@
 //! would help.
 
 use std::fs;
-use std::io::{self, Write};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
@@ -17,7 +16,9 @@ fn alone(name: &str, case: impl AsyncFnOnce()) {
     const ALONE: &str = "HOLDFAST_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        return runtime.expect("a runtime starts").block_on(case());
+        return runtime.expect("a runtime starts").block_on(async {
+            tokio::time::timeout(2 * PATIENCE, case()).await.expect("every call is answered");
+        });
     }
     let mut child = Command::new(std::env::current_exe().expect("Linux tells"));
     let output = child.args([&format!("grace::{name}"), "--exact", "--nocapture"]).env(ALONE, "1").output();
@@ -25,10 +26,7 @@ fn alone(name: &str, case: impl AsyncFnOnce()) {
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    for line in text.lines().filter(|line| line.starts_with("MEASURED ")) {
-        // Not with `eprintln!`, which the harness keeps to itself where a test passes.
-        let _ = writeln!(io::stderr(), "{line}");
-    }
+    text.lines().filter_map(|line| line.strip_prefix("MEASURED ")).for_each(measured);
 }
 
 /// With four workers.
@@ -67,7 +65,7 @@ fn wait_until_asleep(engine: &Engine, workers: impl Fn(usize) -> bool) {
 fn wait_until_freed(engine: &Engine, case: &str) {
     let left = engine.stats().retired;
     let took = wait_until("all is freed", || engine.stats().retired == 0);
-    eprintln!("MEASURED {case}: {left} retired objects freed {took:.1?} after the last call");
+    measured(format_args!("{case}: {left} retired objects freed {took:.1?} after the last call"));
     wait_until_asleep(engine, |_| true);
     assert_eq!(engine.stats().retired, 0);
 }
@@ -222,7 +220,7 @@ fn a_free_that_waits_does_not_hold_up_another() {
         let (start, before) = (Instant::now(), sleeps(&engine)[freeing]);
         assert_eq!(engine.free_map(large, None, None).await, Ok(10_000));
         let pauses = sleeps(&engine)[freeing] - before;
-        eprintln!("MEASURED two frees: {pauses} pauses in {:.1?} while one waited", start.elapsed());
+        measured(format_args!("two frees: {pauses} pauses in {:.1?} while one waited", start.elapsed()));
         assert_eq!(engine.get_map(small).unwrap().state, MapState::Freeing);
         // One or two, for its own grace period. If the one that waits had its way, they were more than 40.
         assert!(pauses < 15, "{pauses} pauses, although there was something to do");

@@ -97,7 +97,8 @@ fn histories_of_four_callers_are_linearizable() {
     let mut number = 0;
     let survey = history::survey(history::wanted(100), fastrand::u64(..), |seed| {
         number += 1;
-        runtime.block_on(record(&engine, number, seed))
+        let recorded = async { tokio::time::timeout(PATIENCE, record(&engine, number, seed)).await };
+        runtime.block_on(recorded).expect("every call is answered")
     });
     match survey {
         Ok(tally) => {

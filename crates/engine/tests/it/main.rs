@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use engine::{Conditions, Config, Engine, Error, MapSpec, OwnerKind, OwnerRef, UpdateMode, Written};
+use history::measured;
 
 /// How long a test waits for something that takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,12 +81,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
     start.elapsed()
 }
 
-/// Says aloud what was measured. Not with println, which the test harness keeps to itself where a test passes.
-fn measured(what: impl Display) {
-    let _ = io::stderr().write_all(format!("MEASURED {what}\n").as_bytes());
-}
-
-/// Says aloud that something was not tested here, and why.
+/// Says aloud that something was not tested here, and why. Not with println, which the test harness keeps to itself where a test passes.
 fn skipped(what: impl Display, why: impl Display) {
     let _ = io::stderr().write_all(format!("SKIPPED {what}: {why}\n").as_bytes());
 }

@@ -72,7 +72,7 @@ async fn holdfast_answers_as_the_kernel_does() {
     let Some(mut duel) = Duel::prepare(seed) else { return };
     let start = Instant::now();
     while duel.operations < operations {
-        duel.step().await;
+        tokio::time::timeout(PATIENCE, duel.step()).await.expect("every operation is answered");
     }
     let took = start.elapsed();
     duel.finish().await;

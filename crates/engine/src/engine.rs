@@ -186,9 +186,14 @@ impl Engine {
 
     /// Reads a value, on the calling thread: no lock, no hop, at most a few system calls where the owner is named by pid or
     /// path. By these reusable names it answers only for whoever has the name now: after the value was found the
-    /// kernel is asked whether its owner is still there.
+    /// kernel is asked whether its owner is still there. By an owner's id it asks the map alone, and the registry only why there is none.
     /// Refused: `MapNotFound`, `MapFreeing`, `OwnerNotFound`, `OwnerExited`, `ElementNotFound`, `Invalid`, `OwnerDenied`.
     pub fn get(&self, map: &str, owner: &OwnerRef) -> Result<Got, Error> {
+        if let OwnerRef::Id(owner) = *owner
+            && let Some(value) = self.0.shared.maps.lookup(map, owner)
+        {
+            return Ok(Got { value: value.bytes, version: value.version, created: false, owner });
+        }
         let map = self.0.shared.maps.open(map, None)?;
         check_kind(&map, ref_kind(owner))?;
         let found = self.find(&map, owner)?;
@@ -199,6 +204,8 @@ impl Engine {
         }
         match value {
             Some(value) => Ok(Got { value: value.bytes, version: value.version, created: false, owner: found.id() }),
+            // A free that began meanwhile has taken it out.
+            None if map.core.is_freeing() => Err(Error::MapFreeing { name: map.spec.name.clone() }),
             None => Err(Error::ElementNotFound { map: map.spec.name.clone() }),
         }
     }

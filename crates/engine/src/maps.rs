@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
-use local_storage::{ByteLimits, CreateMapError, Quota, StorageMap};
+use local_storage::{ByteLimits, CreateMapError, Quota, StorageMap, Value};
+use owners::OwnerId;
 
 use crate::error::{Error, Invalid};
 use crate::types::{MapId, MapInfo, MapSpec, MapState};
@@ -126,6 +127,13 @@ impl Maps {
             }
         }
         Ok(())
+    }
+
+    /// The value of an owner with this id, if it is there for certain; if not, [`Maps::open`] and the owner say what is the matter.
+    /// Under the table's guard, which saves counting references to the map: it is held for a lookup, which takes no lock.
+    pub(crate) fn lookup(&self, name: &str, owner: OwnerId) -> Option<Value> {
+        let map = self.by_name.get(name)?;
+        if map.core.is_freeing() { None } else { map.core.lookup_by_id(owner.0) }
     }
 
     /// The map of this name, whatever its state. What can be no name at all is told apart from a map that is not there.

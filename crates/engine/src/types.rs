@@ -42,7 +42,7 @@ pub struct MapInfo {
     pub id: MapId,
     /// What it was created with; `max_elements` is the effective one.
     pub spec: MapSpec,
-    /// How many buckets it has; an owner's bucket is its storage serial modulo this.
+    /// How many buckets it has.
     pub buckets: u32,
     /// Elements now.
     pub elements: u64,
@@ -150,7 +150,7 @@ pub struct OwnerInfo {
     pub identity: Identity,
     /// Where it is in its life.
     pub state: OwnerState,
-    /// The serial of its storage, when it has one: its bucket in a map is this modulo the map's buckets.
+    /// The serial of its storage, when it has one.
     pub storage_serial: Option<u64>,
     /// The pinned worker that runs its mutations.
     pub worker: usize,

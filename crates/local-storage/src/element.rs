@@ -5,8 +5,9 @@ use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use crate::bucket::Link;
 use crate::map::{StorageMap, Value};
 use crate::reclaim::Retired;
 use crate::storage::LocalStorage;
@@ -23,14 +24,15 @@ pub(crate) const OFF_STORAGE: u8 = 2;
 /// a reference's provenance ends with the header.
 #[repr(C)]
 pub(crate) struct Element {
-    /// Next in the bucket. Written under the bucket's lock, read by anyone.
-    pub(crate) next: AtomicPtr<Element>,
-    /// The link that points here: the bucket's head or a predecessor's `next`. Only touched under the bucket's lock.
-    pub(crate) prev: AtomicPtr<AtomicPtr<Element>>,
     /// Whose it is. Set before publication, then constant. Null while private.
     storage: *const LocalStorage,
     /// As `storage`.
     map: *const StorageMap,
+    /// Next in the chain. Written under the bucket's lock, read by anyone. What a lookup reads begins here, and ends with the value:
+    /// two cache lines for 64 bytes, as glibc places it.
+    pub(crate) next: Link,
+    /// The owner's number, as `storage`.
+    owner: u64,
     /// 0 while private.
     version: AtomicU64,
     /// Bytes of value.
@@ -52,6 +54,11 @@ impl Element {
         self.map
     }
 
+    /// The number of its owner.
+    pub(crate) fn owner(&self) -> u64 {
+        self.owner
+    }
+
     /// The version of the value.
     pub(crate) fn version(&self) -> u64 {
         // Relaxed: published together with the element; a program that changes the value in place changes it after the words.
@@ -65,8 +72,9 @@ impl Element {
 
     /// Whether destroy or delete took it off its storage.
     pub(crate) fn is_off_storage(&self) -> bool {
-        // Relaxed: asked under the bucket's lock or by a lister, who may as well come a moment earlier.
-        self.state.load(Ordering::Relaxed) & OFF_STORAGE != 0
+        // Acquire: pairs with `mark_off`, so that a reader who misses one value of an owner that leaves finds none of those that
+        // were marked before.
+        self.state.load(Ordering::Acquire) & OFF_STORAGE != 0
     }
 }
 
@@ -80,24 +88,25 @@ fn layout(size: u32) -> Layout {
 /// The words of the value.
 ///
 /// # Safety
-/// `element` comes from [`Fresh::new`] and stays allocated for `'a`.
-unsafe fn words<'a>(element: NonNull<Element>) -> &'a [AtomicU64] {
+/// `element` comes from [`Fresh::new`], with a value of `size` bytes, and stays allocated for `'a`.
+unsafe fn words<'a>(element: NonNull<Element>, size: u32) -> &'a [AtomicU64] {
     // SAFETY: the caller keeps it allocated; Fresh::new has initialised the header and `size.div_ceil(8)` words right behind
     // it (`layout` asserts that there is no gap), and the pointer has the provenance of the whole allocation.
     unsafe {
-        let count = element.as_ref().size.div_ceil(8) as usize;
+        let count = size.div_ceil(8) as usize;
         slice::from_raw_parts(element.as_ptr().add(1).cast::<AtomicU64>(), count)
     }
 }
 
-/// Copies the value out, with its version.
+/// Copies the value out, with its version. The caller knows the size from the map: read from the element it would hold up all
+/// that depends on it, the room for the copy for one, until the element has come from memory.
 ///
 /// # Safety
-/// `element` is published, and the caller holds a lock or a pin under which it found it.
-pub(crate) unsafe fn read(element: NonNull<Element>) -> Value {
+/// `element` is published in a map whose values have `size` bytes, and the caller holds a lock or a pin under which it found it.
+pub(crate) unsafe fn read(element: NonNull<Element>, size: u32) -> Value {
     // SAFETY: the caller's lock or pin keeps it allocated.
-    let (header, words) = unsafe { (element.as_ref(), words(element)) };
-    let size = header.size as usize;
+    let (header, words) = unsafe { (element.as_ref(), words(element, size)) };
+    let size = size as usize;
     // The version first: if a program changes the value in place meanwhile, a compare-and-swap on what we read then fails.
     let version = header.version.load(Ordering::Acquire);
     let mut bytes = Vec::<u8>::with_capacity(words.len() * 8);
@@ -124,10 +133,10 @@ impl Fresh {
         // before anything reads them; nobody else has the pointer.
         unsafe {
             element.write(Element {
-                next: AtomicPtr::default(),
-                prev: AtomicPtr::default(),
                 storage: ptr::null(),
                 map: ptr::null(),
+                next: Link::default(),
+                owner: 0,
                 version: AtomicU64::new(0),
                 size,
                 state: AtomicU8::new(0),
@@ -153,6 +162,7 @@ impl Fresh {
         self,
         storage: *const LocalStorage,
         map: *const StorageMap,
+        owner: u64,
         version: u64,
     ) -> NonNull<Element> {
         let mut element = self.0;
@@ -161,6 +171,7 @@ impl Fresh {
         let header = unsafe { element.as_mut() };
         header.storage = storage;
         header.map = map;
+        header.owner = owner;
         header.version = AtomicU64::new(version);
         element
     }

@@ -5,20 +5,28 @@
 //! over to each other through two state bits an element.
 //!
 //! ```text
-//!            OwnerSlot ──► LocalStorage { lock, index by map } ──┐
-//!  Owner ──►  (one per                                           ├──► Element { value, version, state }
-//!             owner)       StorageMap { buckets { lock, list } } ┘
+//!  writers    Owner ─► OwnerSlot ─► LocalStorage { lock, index by map } ───────┐
+//!                                                                              ├─► Element { owner, version, state, value }
+//!  readers    owner's id ─► StorageMap { chains by owner, in buckets { lock } } ┘
 //! ```
 //!
 //! * An **owner** has one [`OwnerSlot`]: none, a storage, a storage whose owner is leaving (EXITING), or DEAD.
-//! * A **storage** holds one owner's elements in an index by map. Its serial is its owner's id; the bucket of an owner
-//!   in every map is the serial modulo the map's buckets, so that an element and its replacement share a bucket.
-//! * A **map** holds its elements in buckets, for listing and freeing.
+//! * A **storage** holds one owner's elements in an index by map: it is what decides whether there is one, and the way of a destroy.
+//!   Its serial is its owner's id.
+//! * A **map** holds its elements in chains by their owners' ids, in which lookups find them (see [`bucket`]); some chains make up a
+//!   bucket, which has a lock, and is what listing and freeing go by. An element and its replacement share a chain.
+//!
+//! Linux looks an owner's value up in the owner's storage, where a lookup gets slower with the owner's maps: its callers have the owner
+//! in their hands. Ours have an id, and go by it from the map to the element, whatever else the owner has.
 //!
 //! # Rules
 //!
-//! * Lock order: storage, then bucket. An owner's first element needs only the bucket's lock: the storage is not public yet.
+//! * Lock order: storage, then bucket.
 //! * Readers take no lock and write nothing: an epoch guard keeps what they can see alive. A lookup cannot be refused.
+//! * What update and delete change for lookups is one link of a chain, under both locks. So whoever holds a storage's lock sees its index
+//!   and the chains say the same, but of an owner that has left and of a map that is being freed.
+//! * Nobody who may know that an owner has left finds a value of it: while an owner is DEAD whose elements are not all marked, every lookup
+//!   asks its owner's slot ([`unlink`]).
 //! * [`update`](StorageMap::update) and [`delete`](StorageMap::delete) change all or nothing: every lock is had before the first change.
 //! * "The map is not freeing" is checked under the bucket's lock, "the storage is still its owner's" under the storage's lock.
 //!   Free and destroy take these same locks at least once *after* their mark, so nothing slips in behind them.
@@ -42,7 +50,7 @@
 //!              OFF_STORAGE | OFF_BUCKET ──── whoever completes the pair ──────────────┘
 //!
 //!                          linked    OFF_STORAGE    OFF_BUCKET
-//!   a lookup finds it      yes       no             yes
+//!   a lookup finds it      yes       no             no
 //!   a listing shows it     yes       no             no
 //!   its owner is charged   yes       no             yes
 //!   its map counts it      yes       yes            yes

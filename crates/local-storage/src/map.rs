@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::Owner;
-use crate::bucket::Bucket;
+use crate::bucket::Buckets;
 use crate::context::{Context, Held};
 use crate::element::{self, Element};
 use crate::error::{CreateMapError, Refusal, Site, UpdateError};
 use crate::quota::Quota;
 use crate::storage::LocalStorage;
+use crate::unlink::somebody_leaves;
 
 /// A map's number, never reused, above 0.
 pub type MapId = u64;
@@ -19,6 +20,10 @@ pub type Version = u64;
 
 /// The most buckets that a map has.
 const MOST_BUCKETS: u64 = 1 << 16;
+/// The most chains that a map has: 32 MiB, as far as they are used. Where there are more elements, chains are longer than one.
+const MOST_CHAINS: u64 = 1 << 22;
+/// How many chains are looked through for a page of a listing: some milliseconds, for a map of the default size once.
+const CHAINS_PER_PAGE: usize = 1 << 20;
 /// Elements that a bucket is meant for, as long as there are not too many of them.
 const ELEMENTS_PER_BUCKET: u64 = 4;
 
@@ -94,7 +99,7 @@ pub struct Page {
 /// A map. See the crate's documentation for how it hangs together.
 pub struct StorageMap {
     spec: MapSpec,
-    buckets: Box<[Bucket]>,
+    pub(crate) buckets: Buckets,
     /// Elements that have joined and not yet left: at most `max_elements`.
     elements: AtomicU64,
     /// Limits on bytes that it shares with other maps.
@@ -114,6 +119,8 @@ unsafe impl Sync for StorageMap {}
 
 impl StorageMap {
     /// An empty map. Buckets follow `max_elements`: about one for four elements, at least `min_buckets`, at most 65,536; a power of two.
+    /// So do the links by which lookups go, 8 bytes for each element that there may be, at most 4,194,304 of them; they take memory when they are
+    /// first used, and keep it.
     /// Bytes of value are not limited.
     pub fn new(spec: MapSpec) -> Result<StorageMap, CreateMapError> {
         StorageMap::make(spec, None)
@@ -133,7 +140,8 @@ impl StorageMap {
         }
         let wanted = (spec.max_elements / ELEMENTS_PER_BUCKET).max(spec.min_buckets as u64).clamp(1, MOST_BUCKETS);
         let count = wanted.next_power_of_two() as usize;
-        let buckets = Bucket::many(count).ok_or(CreateMapError::OutOfMemory { buckets: count })?;
+        let chains = spec.max_elements.clamp(count as u64, MOST_CHAINS).next_power_of_two() as usize;
+        let buckets = Buckets::new(count, chains).ok_or(CreateMapError::OutOfMemory { buckets: count })?;
         Ok(StorageMap {
             spec,
             buckets,
@@ -155,9 +163,9 @@ impl StorageMap {
         self.spec.id
     }
 
-    /// How many buckets it has. An owner's bucket is its storage's serial modulo this.
+    /// How many buckets it has.
     pub fn buckets(&self) -> usize {
-        self.buckets.len()
+        self.buckets.count()
     }
 
     /// Elements now.
@@ -184,26 +192,49 @@ impl StorageMap {
 
     /// The owner's value. Takes no lock, waits for nothing and cannot be refused; any thread may call it.
     pub fn lookup(&self, owner: &impl Owner) -> Option<Value> {
+        if somebody_leaves() && owner.slot().is_dead() {
+            return None;
+        }
+        self.find(owner.id())
+    }
+
+    /// The value of the owner with this number, for whoever has not got the owner at hand. None says nothing: there may be no value, or
+    /// some owner is just leaving, perhaps this one. [`StorageMap::lookup`] knows.
+    #[inline]
+    pub fn lookup_by_id(&self, owner: u64) -> Option<Value> {
+        if somebody_leaves() { None } else { self.find(owner) }
+    }
+
+    /// The caller has made sure that the owner has not left, or that its elements are marked.
+    #[inline]
+    fn find(&self, owner: u64) -> Option<Value> {
         let guard = crossbeam_epoch::pin();
-        let element = owner.slot().peek(&guard)?.index.find(self.id(), &guard)?;
-        // SAFETY: found under the guard, which is still there.
-        Some(unsafe { element::read(element) })
+        let element = self.buckets.find(owner, &guard)?;
+        // SAFETY: found in this map under the guard, which is still there.
+        unsafe { (!element.as_ref().is_off_storage()).then(|| element::read(element, self.spec.value_size)) }
     }
 
     /// A page of at most `limit` elements and about `bytes` of value. Takes no lock; any thread may call it. An element that
-    /// is there from the first page to the last is on exactly one of them, also when it is updated meanwhile.
+    /// is there from the first page to the last is on exactly one of them, also when it is updated meanwhile. Where there is much to
+    /// look through (more than a million of possible elements) a page ends early, perhaps with nothing on it.
     pub fn list(&self, from: Cursor, limit: usize, bytes: usize) -> Page {
         let most = (bytes / self.spec.value_size as usize).clamp(1, limit.max(1));
         let mut elements = Vec::new();
         let mut from = from;
-        while let Some(bucket) = self.buckets.get(from.bucket as usize) {
+        let end = (from.bucket as usize).saturating_add(CHAINS_PER_PAGE / self.buckets.chains_each());
+        while (from.bucket as usize) < self.buckets() {
+            if from.bucket as usize == end {
+                return Page { elements, next: Some(from) };
+            }
             // One pin a bucket: a long page must not hold up reclamation.
             let guard = crossbeam_epoch::pin();
-            let mut found: Vec<(u64, NonNull<Element>)> = bucket
-                .readers(&guard)
+            let mut found: Vec<(u64, NonNull<Element>)> = self
+                .buckets
+                .readers(from.bucket as usize, &guard)
                 .filter_map(|element| {
-                    // SAFETY: kept by the guard, and its storage with it.
-                    let (header, serial) = unsafe { (element.as_ref(), (*element.as_ref().storage()).serial()) };
+                    // SAFETY: kept by the guard.
+                    let header = unsafe { element.as_ref() };
+                    let serial = header.owner();
                     (serial > from.serial && !header.is_off_storage()).then_some((serial, element))
                 })
                 .collect();
@@ -213,8 +244,9 @@ impl StorageMap {
                 if elements.len() == most {
                     return Page { elements, next: Some(from) };
                 }
-                // SAFETY: as above.
-                elements.push(Listed { owner: serial, value: unsafe { element::read(element) } });
+                // SAFETY: found in this map, and kept by the guard.
+                let value = unsafe { element::read(element, self.spec.value_size) };
+                elements.push(Listed { owner: serial, value });
                 from.serial = serial;
             }
             from = Cursor { bucket: from.bucket + 1, serial: 0 };
@@ -224,21 +256,17 @@ impl StorageMap {
 
     /// The bucket of a storage.
     pub(crate) fn bucket_of(&self, storage: &LocalStorage) -> usize {
-        (storage.serial() % self.buckets.len() as u64) as usize
-    }
-
-    pub(crate) fn bucket(&self, bucket: usize) -> &Bucket {
-        &self.buckets[bucket]
+        self.buckets.of(storage.serial())
     }
 
     #[cfg_attr(test, track_caller)]
     pub(crate) fn lock<'a>(&'a self, bucket: usize, cx: &'a Context) -> Result<Held<'a>, Refusal> {
-        cx.lock(&self.buckets[bucket].lock, || Site::Bucket { map: self.id(), bucket })
+        cx.lock(self.buckets.lock(bucket), || Site::Bucket { map: self.id(), bucket })
     }
 
     #[cfg_attr(test, track_caller)]
     pub(crate) fn try_lock<'a>(&'a self, bucket: usize, cx: &'a Context) -> Option<Held<'a>> {
-        cx.try_lock(&self.buckets[bucket].lock)
+        cx.try_lock(self.buckets.lock(bucket))
     }
 
     /// Whether an owner without any value would be refused one now, for want of room in the map or among all bytes. Only a
@@ -283,7 +311,7 @@ impl StorageMap {
     /// Whether a free has closed every bucket and every element has left both its lists.
     pub(crate) fn is_drained(&self) -> bool {
         // Acquire: pairs with the Release of whoever closed the last bucket, and with `element_left`.
-        self.closed.load(Ordering::Acquire) == self.buckets.len() && self.elements.load(Ordering::Acquire) == 0
+        self.closed.load(Ordering::Acquire) == self.buckets() && self.elements.load(Ordering::Acquire) == 0
     }
 }
 
@@ -291,7 +319,7 @@ impl StorageMap {
 impl StorageMap {
     /// For tests: runs `body` while this thread holds the lock of the bucket that a storage with this serial falls into.
     pub fn hold_bucket(&self, cx: &Context, serial: u64, body: impl FnOnce()) {
-        let _held = self.lock((serial % self.buckets.len() as u64) as usize, cx).expect("a test's lock is free");
+        let _held = self.lock(self.buckets.of(serial), cx).expect("a test's lock is free");
         body();
     }
 }

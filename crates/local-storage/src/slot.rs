@@ -34,7 +34,7 @@ pub enum SlotState {
     Empty,
     /// Values in at least one map (or in none any more, after a map was freed).
     Storage {
-        /// The storage's serial: its bucket in a map is this modulo the map's buckets.
+        /// The storage's serial: the owner's id.
         serial: u64,
         /// Elements in all maps.
         elements: u64,
@@ -127,7 +127,7 @@ impl OwnerSlot {
     /// Makes the storage public if the slot is empty and the owner is staying. The slot takes a reference of its own.
     pub(crate) fn publish(&self, storage: &Arc<LocalStorage>) -> bool {
         let raw = Arc::into_raw(Arc::clone(storage)).cast_mut();
-        // Release: readers that find the pointer see the storage, its index and its first element whole.
+        // Release: who finds the pointer sees the storage whole. (What is behind its lock comes with the lock.)
         match self.0.compare_exchange(ptr::null_mut(), raw, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => true,
             Err(_) => {
@@ -144,8 +144,8 @@ impl OwnerSlot {
         let mut raw = self.0.load(Ordering::Relaxed);
         while raw.addr() & DEAD == 0 && ptr::eq(untag(raw), storage) {
             let empty = ptr::without_provenance_mut(raw.addr() & EXITING);
-            // Relaxed: nothing is handed over; whoever waits for the storage's lock reads the slot again under it.
-            match self.0.compare_exchange_weak(raw, empty, Ordering::Relaxed, Ordering::Relaxed) {
+            // Release: whoever finds the slot empty in `find`, and says so without a lock, sees that the elements have left their chains.
+            match self.0.compare_exchange_weak(raw, empty, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return NonNull::new(untag(raw)).map(release),
                 Err(now) => raw = now,
             }

@@ -91,6 +91,20 @@ fn free(cx: &Context, map: &Arc<StorageMap>) -> u64 {
     }
 }
 
+/// What is found by the owner's id; as soon as no other test's owner is leaving, within a minute.
+fn by_id(map: &StorageMap, owner: &TestOwner) -> Option<Value> {
+    let limit = Instant::now() + Duration::from_secs(60);
+    loop {
+        let leaving = crate::unlink::somebody_leaves();
+        let found = map.lookup_by_id(owner.id);
+        if found.is_some() || !leaving {
+            return found;
+        }
+        assert!(Instant::now() < limit, "an owner that never ends leaving");
+        std::thread::yield_now();
+    }
+}
+
 /// All elements of a listing by pages of `limit`.
 fn listing(map: &StorageMap, limit: usize) -> Vec<Listed> {
     let mut all = Vec::new();

@@ -13,15 +13,45 @@
 use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
 
 use crate::Owner;
-use crate::context::{Context, Held};
+use crate::context::Context;
 use crate::element::{self, Element, OFF_BUCKET, OFF_STORAGE};
 use crate::error::Refusal;
 use crate::map::StorageMap;
 use crate::reclaim::{Grace, Tidy};
 use crate::storage::LocalStorage;
+
+/// Owners that have left and whose elements may not be marked yet.
+static LEAVING: CachePadded<AtomicU64> = CachePadded::new(AtomicU64::new(0));
+
+/// Whether there is such an owner: then a lookup has to ask whether its own is one. Nearly always there is none, and it need
+/// not look at the owner.
+///
+/// What it is for: nobody who may know that an owner has left finds a value of it. They know from DEAD in its slot, or because the
+/// destroy has returned, and either happens after [`begin_leaving`]. So what they read here is 1 at least, or the count after its
+/// [`end_leaving`]; and then they see the marks. An owner whose destroy is never finished (its worker panicked) counts for good:
+/// lookups take the longer way from then on.
+pub(crate) fn somebody_leaves() -> bool {
+    // Acquire: pairs with the Release of each `end_leaving` (all changes are read-modify-writes, so that a 0 is in the release
+    // sequence of every one of them).
+    LEAVING.load(Ordering::Acquire) != 0
+}
+
+/// Before an owner is DEAD.
+fn begin_leaving() {
+    // Relaxed: before the Release that makes the slot DEAD, which is what others learn it from.
+    LEAVING.fetch_add(1, Ordering::Relaxed);
+}
+
+/// All its elements are marked, or it had none.
+pub(crate) fn end_leaving() {
+    // Release: as `somebody_leaves` says.
+    LEAVING.fetch_sub(1, Ordering::Release);
+}
 
 /// A visit to one list that is still to be done. Its references keep what it names.
 pub(crate) enum Work {
@@ -52,11 +82,7 @@ impl Patience {
         Patience { gone: Cell::new(true) }
     }
 
-    fn lock<'a>(
-        &self,
-        wait: impl FnOnce() -> Result<Held<'a>, Refusal>,
-        look: impl FnOnce() -> Option<Held<'a>>,
-    ) -> Option<Held<'a>> {
+    fn lock<T>(&self, wait: impl FnOnce() -> Result<T, Refusal>, look: impl FnOnce() -> Option<T>) -> Option<T> {
         if self.gone.get() {
             return look();
         }
@@ -90,8 +116,10 @@ impl Work {
 pub fn destroy(cx: &Context, owner: &impl Owner) {
     cx.set_deadline(None);
     owner.slot().mark_exiting();
-    if let Some(storage) = owner.slot().kill() {
-        Work::Storage(storage).run(cx, &Patience::fresh());
+    begin_leaving();
+    match owner.slot().kill() {
+        Some(storage) => Work::Storage(storage).run(cx, &Patience::fresh()),
+        None => end_leaving(),
     }
 }
 
@@ -100,8 +128,8 @@ fn empty_storage(cx: &Context, storage: &Arc<LocalStorage>, patience: &Patience)
     // Declared before the lock, so dropped after it.
     let mut retired = Vec::new();
     {
-        let Some(_held) = patience.lock(|| storage.lock(cx), || storage.try_lock(cx)) else { return false };
-        for element in storage.index.drain() {
+        let Some(mut index) = patience.lock(|| storage.lock(cx), || storage.try_lock(cx)) else { return false };
+        for element in index.drain() {
             // SAFETY: it was in the index, whose lock we hold, so its membership lasts and holds the map.
             let (map, size) = unsafe { (map_of(element), element.as_ref().size()) };
             let bucket = map.bucket_of(storage);
@@ -110,6 +138,7 @@ fn empty_storage(cx: &Context, storage: &Arc<LocalStorage>, patience: &Patience)
             retired.extend(unsafe { element::mark_off(element, OFF_STORAGE) });
             sweeps.push((map, bucket));
         }
+        end_leaving();
     }
     for (map, bucket) in sweeps {
         Work::Sweep(map, bucket).run(cx, patience);
@@ -120,11 +149,10 @@ fn empty_storage(cx: &Context, storage: &Arc<LocalStorage>, patience: &Patience)
 fn sweep(cx: &Context, map: &Arc<StorageMap>, bucket: usize, patience: &Patience) -> bool {
     let mut retired = Vec::new();
     let Some(_held) = patience.lock(|| map.lock(bucket, cx), || map.try_lock(bucket, cx)) else { return false };
-    let list = map.bucket(bucket);
-    for element in list.elements() {
+    for element in map.buckets.elements(bucket) {
         // SAFETY: in the bucket, whose lock we hold.
         if unsafe { element.as_ref() }.is_off_storage() {
-            list.unlink(element);
+            map.buckets.unlink(element);
             // SAFETY: unlinked from the bucket, under its lock; not touched afterwards.
             retired.extend(unsafe { element::mark_off(element, OFF_BUCKET) });
         }
@@ -137,11 +165,10 @@ fn close(cx: &Context, map: &Arc<StorageMap>, bucket: usize, patience: &Patience
     let mut retired = Vec::new();
     {
         let Some(_held) = patience.lock(|| map.lock(bucket, cx), || map.try_lock(bucket, cx)) else { return false };
-        let list = map.bucket(bucket);
-        for element in list.elements() {
+        for element in map.buckets.elements(bucket) {
             // SAFETY: in the bucket, whose lock we hold, so its membership lasts and holds the storage.
             entries.push(unsafe { storage_of(element) });
-            list.unlink(element);
+            map.buckets.unlink(element);
             // SAFETY: unlinked from the bucket, under its lock; not touched afterwards: the entry is looked up in the index.
             retired.extend(unsafe { element::mark_off(element, OFF_BUCKET) });
         }
@@ -158,12 +185,12 @@ fn close(cx: &Context, map: &Arc<StorageMap>, bucket: usize, patience: &Patience
 
 fn remove_entry(cx: &Context, storage: &Arc<LocalStorage>, map: &Arc<StorageMap>, patience: &Patience) -> bool {
     let _retired;
-    let Some(_held) = patience.lock(|| storage.lock(cx), || storage.try_lock(cx)) else { return false };
+    let Some(mut index) = patience.lock(|| storage.lock(cx), || storage.try_lock(cx)) else { return false };
     // Gone: destroy was here first and has completed it.
-    if let Some(element) = storage.index.get(map.id()) {
+    if let Some(element) = index.get(map.id()) {
         // SAFETY: in the index, whose lock we hold.
         let size = unsafe { element.as_ref() }.size();
-        storage.index.put(map.id(), None);
+        index.remove(map.id());
         storage.discharge(size);
         // SAFETY: taken out of the index, under its lock; not touched afterwards.
         let completed = unsafe { element::mark_off(element, OFF_STORAGE) };

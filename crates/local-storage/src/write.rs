@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  slot: dead ──► owner gone
-//!        empty ─► make a storage ─► bucket lock ─► map not freeing, room ─► publish the storage ─► link ─► done
+//!        empty ─► make a storage, and lock it ─► bucket lock ─► map not freeing, room ─► publish the storage ─► link ─► done
 //!        storage ─► storage lock ─► still the owner's? ─► look again ─► bucket lock ─► map not freeing, room ─► link or replace ─► done
 //!                                        └─ no: start over
 //! ```
@@ -83,6 +83,8 @@ impl StorageMap {
             }
             match self.update(cx, owner, initial, Mode::NoExist, None) {
                 Ok(written) => return Ok((Value { bytes: initial.to_vec(), version: written.version }, true)),
+                // A free has taken it off its bucket, where lookups find it.
+                Err(UpdateError::Exists { .. }) if self.is_freeing() => return Err(UpdateError::MapFreeing),
                 // It came to be between the look and the lock: look again.
                 Err(UpdateError::Exists { .. }) => restarts.again()?,
                 Err(error) => return Err(error),
@@ -98,7 +100,10 @@ impl StorageMap {
         fresh: &mut Option<Fresh>,
     ) -> Result<Attempt<Written>, UpdateError> {
         let storage = Arc::new(LocalStorage::new(owner.id()));
-        let room = storage.index.room(self.id()).ok_or(UpdateError::OutOfMemory)?;
+        // Nobody else has it yet, so it is had at once. Whoever finds the storage published waits until the element is in its chain, too:
+        // what they say of it is true of a lookup afterwards.
+        let mut index = storage.lock(cx)?;
+        index.make_room().ok_or(UpdateError::OutOfMemory)?;
         let bucket = self.bucket_of(&storage);
         let _held = self.lock(bucket, cx)?;
         if self.is_freeing() {
@@ -112,19 +117,20 @@ impl StorageMap {
         self.element_joins(&storage)?;
         let version = cx.versions.draw(0);
         let (map, whose) = element::join(self, &storage);
-        let element = fresh.take().expect("an attempt that starts over gives it back").into_shared(whose, map, version);
-        drop(storage.index.insert(self.id(), element, room));
-        storage.charge(element);
+        let fresh_element = fresh.take().expect("an attempt that starts over gives it back");
+        let element = fresh_element.into_shared(whose, map, storage.serial(), version);
+        index.put(self.id(), element);
         if owner.slot().publish(&storage) {
-            // Under the same bucket lock, so that a lister never sees an element that did not come to be.
-            self.bucket(bucket).push(element);
+            // Under the same bucket lock, so that no reader ever sees an element that did not come to be.
+            self.buckets.push(element);
+            storage.charge(element);
             return Ok(Attempt::Done(Written { version, created: true }));
         }
         // Lost against another first element, or the owner is leaving.
         self.element_left();
         // SAFETY: the storage was never published and the element is in no bucket: nobody else has seen it.
         *fresh = Some(unsafe { element::unjoin(element) });
-        storage.index.put(self.id(), None);
+        index.remove(self.id());
         Ok(Attempt::StartOver)
     }
 
@@ -137,12 +143,12 @@ impl StorageMap {
         wanted: Wanted,
     ) -> Result<Attempt<Written>, UpdateError> {
         // Declared before the locks, so dropped after them.
-        let (_replaced, _outgrown);
+        let _replaced;
         let written;
         {
-            let _storage_held = storage.lock(cx)?;
+            let mut index = storage.lock(cx)?;
             let Some(Exiting(exiting)) = owner.slot().names(storage) else { return Ok(Attempt::StartOver) };
-            let old = storage.index.get(self.id());
+            let old = index.get(self.id());
             // SAFETY: in the index, whose lock we hold.
             let current = old.map(|old| unsafe { old.as_ref() }.version());
             match (current, wanted.mode) {
@@ -155,10 +161,9 @@ impl StorageMap {
                 }
                 _ => {}
             }
-            let room = match old {
-                Some(_) => None,
-                None => Some(storage.index.room(self.id()).ok_or(UpdateError::OutOfMemory)?),
-            };
+            if old.is_none() {
+                index.make_room().ok_or(UpdateError::OutOfMemory)?;
+            }
             let bucket = self.bucket_of(storage);
             let _bucket_held = self.lock(bucket, cx)?;
             // A free that marks the map after this look takes this bucket's lock after us and finds what we link.
@@ -175,18 +180,17 @@ impl StorageMap {
                 Some(old) => {
                     // SAFETY: in the index, whose lock we hold. The membership's holds pass to the new element.
                     let (whose, map) = unsafe { (old.as_ref().storage(), old.as_ref().map()) };
-                    let new = fresh.into_shared(whose, map, version);
-                    self.bucket(bucket).replace(old, new);
-                    storage.index.put(self.id(), Some(new));
+                    let new = fresh.into_shared(whose, map, storage.serial(), version);
+                    self.buckets.replace(old, new);
+                    index.put(self.id(), new);
                     // SAFETY: replaced in both lists, under both locks; once.
                     _replaced = unsafe { element::replaced(old) };
                 }
                 None => {
                     let (map, whose) = element::join(self, storage);
-                    let new = fresh.into_shared(whose, map, version);
-                    self.bucket(bucket).push(new);
-                    _outgrown =
-                        storage.index.insert(self.id(), new, room.expect("made above where there is no old element"));
+                    let new = fresh.into_shared(whose, map, storage.serial(), version);
+                    self.buckets.push(new);
+                    index.put(self.id(), new);
                     storage.charge(new);
                 }
             }
@@ -205,9 +209,9 @@ impl StorageMap {
         };
         // Declared before the locks, so dropped after them.
         let (_element, _storage);
-        let _storage_held = storage.lock(cx)?;
+        let mut index = storage.lock(cx)?;
         // A storage that was detached meanwhile is empty, and one whose owner has just gone is about to be: no look at the slot.
-        let element = storage.index.get(self.id()).ok_or(DeleteError::NotFound)?;
+        let element = index.get(self.id()).ok_or(DeleteError::NotFound)?;
         // SAFETY: in the index, whose lock we hold.
         let (current, size) = unsafe { (element.as_ref().version(), element.as_ref().size()) };
         if expected.is_some_and(|expected| expected != current) {
@@ -218,11 +222,11 @@ impl StorageMap {
         if self.is_freeing() {
             return Err(DeleteError::MapFreeing);
         }
-        self.bucket(bucket).unlink(element);
+        self.buckets.unlink(element);
         // SAFETY: unlinked from the bucket, under its lock; still in the index, under its lock.
         let first = unsafe { element::mark_off(element, OFF_BUCKET) };
         debug_assert!(first.is_none(), "it was in the index, so destroy has not had it");
-        storage.index.put(self.id(), None);
+        index.remove(self.id());
         // SAFETY: taken out of the index, under its lock. Not touched afterwards.
         _element = unsafe { element::mark_off(element, OFF_STORAGE) };
         storage.discharge(size);

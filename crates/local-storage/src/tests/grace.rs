@@ -1,5 +1,6 @@
 //! What was retired is freed: by whoever has retired it, before it sleeps for good, and no sooner than readers allow.
 
+use std::iter;
 use std::sync::mpsc::channel;
 
 use super::*;
@@ -99,8 +100,9 @@ fn a_reader_holds_up_the_freeing_and_nothing_after_it() {
 
 #[test]
 fn a_thread_that_ends_leaves_nothing_behind() {
-    // Once in a while another test's reader is in the way.
-    let nothing_left = (0..100).any(|_| {
+    // While another test's reader is in the way it cannot.
+    let limit = Instant::now() + Duration::from_secs(60);
+    let nothing_left = iter::repeat_with(Instant::now).take_while(|now| *now < limit).any(|_| {
         let map = map(8, 100);
         let ours = Arc::clone(&map);
         std::thread::spawn(move || come_and_go(&context(0), &ours, 10)).join().unwrap();

@@ -14,6 +14,7 @@ struct Unsteady(TestOwner);
 
 impl Owner for Unsteady {
     fn id(&self) -> u64 {
+        pause(8);
         self.0.id()
     }
 
@@ -72,8 +73,7 @@ impl Calls for Core {}
 fn perform(calls: &impl Calls, cx: &Context, map: &Arc<StorageMap>, owner: &Unsteady, call: Call) -> Outcome {
     let found = |value: &Value| history::Value::from_bytes(&value.bytes);
     Outcome::Answered(match call {
-        Call::Get => map
-            .lookup(owner)
+        Call::Get => by_either(map, owner)
             .map_or(Answer::NotFound, |value| Answer::Found { value: found(&value), version: value.version }),
         Call::Put { value, mode, expected } => {
             let mode = match mode {
@@ -99,6 +99,12 @@ fn perform(calls: &impl Calls, cx: &Context, map: &Arc<StorageMap>, owner: &Unst
             Err(error @ (DeleteError::OwnerGone | DeleteError::MapFreeing)) => panic!("nobody ends anything: {error}"),
         },
     })
+}
+
+/// In half of the cases by the owner's id, and then by the owner only if that says nothing.
+fn by_either(map: &StorageMap, owner: &Unsteady) -> Option<Value> {
+    let by_id = fastrand::bool().then(|| map.lookup_by_id(owner.0.id)).flatten();
+    by_id.or_else(|| map.lookup(owner))
 }
 
 fn refused(error: UpdateError) -> Outcome {

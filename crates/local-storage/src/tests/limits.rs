@@ -133,7 +133,7 @@ fn limits_as_large_as_numbers_are_and_none_at_all() {
 fn a_refused_lock_takes_nothing_and_gives_nothing_back() {
     let (cx, quota, owner) = (context(0), quota(Some(16), Some(16)), TestOwner::new());
     let maps = maps_within(2, &quota);
-    let bucket = (owner.id % maps[0].buckets() as u64) as usize;
+    let bucket = maps[0].buckets.of(owner.id);
     // Held by ourselves: the refusal is an AA deadlock, at once. A first element, then one beside it, then deletes.
     for map in &maps {
         let used = quota.used();

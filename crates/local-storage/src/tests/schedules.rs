@@ -14,6 +14,7 @@ use rqspinlock::LockError;
 use super::ledger::Ledger;
 use super::world::{Interrupted, World, drain, settle, small_map, storage_of};
 use super::*;
+use crate::bucket::Buckets;
 use crate::element::Element;
 
 /// What the next acquisition of `cx` comes to, instead of a wait for a lock that the same thread holds with another context.
@@ -170,7 +171,8 @@ fn an_update_does_not_link_behind_a_free() {
             // Half unlinked: whoever holds it in the index may not touch it.
             assert_eq!(map.delete(&cx[0], owner, None), Err(DeleteError::MapFreeing));
             assert_eq!(put(&cx[0], map, owner, 1), Err(UpdateError::MapFreeing));
-            assert_eq!(map.lookup(owner).unwrap().bytes, [0; 8]);
+            assert_eq!((map.lookup(owner), map.lookup_by_id(1)), (None, None));
+            assert_eq!(map.get_or_create(&cx[0], owner, &[1; 8]), Err(UpdateError::MapFreeing));
             assert!(listing(map, 10).is_empty());
         }
         settle(&cx);
@@ -232,22 +234,26 @@ fn a_last_delete_that_is_preempted_before_it_detaches() {
 }
 
 /// A reader that stands anywhere in a bucket while any of its elements, also the one that it stands on, is replaced, or is
-/// deleted: it meets each of the others exactly once, and the replaced one, old or new.
+/// deleted: it meets each of the others exactly once, and the replaced one, old or new. And everybody is found by number.
 #[test]
 fn a_reader_in_the_middle_of_a_list_loses_nobody() {
     let ledger = Ledger::open();
     let cx = [context(0)];
-    let ids = [4, 8, 12, 16];
-    for stands_on in 0..ids.len() {
+    let buckets = &small_map(1).buckets;
+    let first =
+        |of: fn(&Buckets, u64) -> usize| -> Vec<u64> { (1..).filter(|&id| of(buckets, id) == 0).take(4).collect() };
+    let (chain, bucket) = (first(Buckets::chain), first(Buckets::of));
+    assert_ne!(chain, bucket, "a bucket has several chains");
+    for (ids, stands_on) in [chain, bucket].iter().flat_map(|ids| (0..4).map(move |at| (ids, at))) {
         for victim in 0..ids.len() {
             for replace in [true, false] {
-                let world = World::new(&ids, 1, ledger);
+                let world = World::new(ids, 1, ledger);
                 let map = &world.maps[0];
                 world.owners.iter().for_each(|owner| set(&cx[0], map, owner, 0));
                 let guard = crossbeam_epoch::pin();
-                let mut reader = map.bucket(0).readers(&guard);
-                // SAFETY: kept by the guard, and so is its storage.
-                let owner_of = |element: NonNull<Element>| unsafe { (*element.as_ref().storage()).serial() };
+                let mut reader = map.buckets.readers(0, &guard);
+                // SAFETY: kept by the guard.
+                let owner_of = |element: NonNull<Element>| unsafe { element.as_ref() }.owner();
                 let mut met: Vec<_> = reader.by_ref().take(stands_on + 1).map(owner_of).collect();
                 let changed = &world.owners[victim];
                 match replace {
@@ -259,6 +265,10 @@ fn a_reader_in_the_middle_of_a_list_loses_nobody() {
                 let all = ids.to_vec();
                 let without: Vec<_> = ids.iter().copied().filter(|id| replace || *id != changed.id).collect();
                 assert!(met == all || met == without, "from {stands_on}, {} changed: {met:?}", changed.id);
+                for owner in &world.owners {
+                    let expected = (replace || owner.id != changed.id).then_some([u8::from(owner.id == changed.id); 8]);
+                    assert_eq!(map.lookup(owner).map(|value| value.bytes), expected.map(Vec::from));
+                }
                 drop(guard);
                 world.end(&cx);
             }
@@ -328,6 +338,8 @@ fn a_destroy_that_is_refused_the_storage_is_repeated_as_a_whole() {
     assert_eq!(world.owners[0].slot.state(), SlotState::Dead);
     for map in &world.maps {
         assert_eq!((map.lookup(&world.owners[0]), map.elements()), (None, 2));
+        assert_eq!(map.lookup_by_id(1), None, "though its element is where it was");
+        assert!(map.lookup(&world.owners[1]).is_some(), "whoever else leaves");
         assert_eq!(put(&cx[1], map, &world.owners[0], 1), Err(UpdateError::OwnerGone));
         assert_eq!(map.delete(&cx[1], &world.owners[0], None), Err(DeleteError::OwnerGone));
     }
@@ -337,6 +349,23 @@ fn a_destroy_that_is_refused_the_storage_is_repeated_as_a_whole() {
     }
     world.end(&cx);
     ledger.assert_nothing_is_left();
+}
+
+/// A destroy that is put off and never done, because its worker has gone: nobody finds what it has left.
+#[test]
+fn a_destroy_that_nobody_finishes_hides_what_it_leaves() {
+    let ledger = Ledger::open();
+    let cx = [context(0), context(1)];
+    let world = World::new(&[1], 1, ledger);
+    let (map, owner) = (&world.maps[0], &world.owners[0]);
+    set(&cx[0], map, owner, 1);
+    refuse_next(&cx[1]);
+    destroy(&cx[1], owner);
+    let [_, gone] = cx;
+    drop(gone);
+    assert_eq!((map.lookup(owner), map.lookup_by_id(1), map.elements()), (None, None, 1));
+    // Nobody else is to wait for it.
+    crate::unlink::end_leaving();
 }
 
 /// What a refused entry names is a storage and a map: another map's element of that storage is none of its business, however new.

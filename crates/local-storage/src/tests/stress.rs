@@ -131,7 +131,8 @@ fn stress_free(name: &'static str, threads: usize) {
                     }
                     if rng.bool() {
                         tally.does(cx, "destroys", || destroy(cx, owner));
-                        assert_eq!(maps[rng.usize(..MAPS)].lookup(owner), None, "the owner has left");
+                        let map = &maps[rng.usize(..MAPS)];
+                        assert_eq!((map.lookup(owner), map.lookup_by_id(owner.id)), (None, None), "the owner has left");
                     }
                     if i == each / 2 && index < 2 {
                         let freed = tally.does(cx, "frees", || free(cx, &maps[index]));
@@ -242,7 +243,8 @@ fn first_creates_race_for_the_slot_and_for_the_last_room() {
         on_threads(4, |cx, index| {
             match map.update(cx, &owner, &[index as u8; 8], Mode::NoExist, None) {
                 Ok(_) => drop(won.fetch_add(1, Ordering::Relaxed)),
-                Err(UpdateError::Exists { .. }) | Err(UpdateError::MapFull) => {}
+                Err(UpdateError::Exists { .. }) => assert!(map.lookup(&owner).is_some(), "it was said to exist"),
+                Err(UpdateError::MapFull) => {}
                 Err(error) => panic!("{error:?}"),
             }
             match map.update(cx, &others[index], &[0; 8], Mode::NoExist, None) {

@@ -98,14 +98,14 @@ impl World {
         let mut indexed = BTreeSet::new();
         for owner in &self.owners {
             let Some(storage) = storage_of(owner) else { continue };
-            let own: BTreeSet<_> = storage.index.elements().into_iter().collect();
+            let own: BTreeSet<_> = storage.index().elements().collect();
             let SlotState::Storage { elements, bytes, .. } = storage.usage() else { panic!("that is a storage's") };
             assert_eq!((elements, bytes), (own.len() as u64, sum_of_sizes(&own)), "charged to owner {}", owner.id);
             indexed.extend(own);
         }
         let mut listed = BTreeSet::new();
         for map in &self.maps {
-            let own: BTreeSet<_> = (0..map.buckets()).flat_map(|at| map.bucket(at).elements()).collect();
+            let own: BTreeSet<_> = (0..map.buckets()).flat_map(|at| map.buckets.elements(at)).collect();
             assert_eq!((map.elements(), map.bytes()), (own.len() as u64, sum_of_sizes(&own)), "counted by {map:?}");
             listed.extend(own);
         }

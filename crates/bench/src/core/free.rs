@@ -73,7 +73,7 @@ fn meanwhile<T>(running: &Running, owners: &[(OwnerId, usize)], body: impl FnOnc
 pub fn run(rounds: u16, elements: u32) -> anyhow::Result<()> {
     let running = Running::start(elements)?;
     let called = &running.owners[..CALLED.min(running.owners.len())];
-    running.fill(KEPT, called)?;
+    running.fill(KEPT, called.iter().map(|owner| (*owner, owner.0)))?;
     let worker = |id: &OwnerId| Ok((*id, running.engine.get_owner(&OwnerRef::Id(*id))?.worker));
     let called: Vec<_> = called.iter().map(worker).collect::<Result<_, engine::Error>>()?;
     let workers = running.engine.workers().len();
@@ -81,7 +81,7 @@ pub fn run(rounds: u16, elements: u32) -> anyhow::Result<()> {
     let (mut with, mut without) = (Rows::new("during a free"), Rows::new("without"));
     let mut times = Vec::new();
     for _ in 0..rounds {
-        running.fill(FREED, &running.owners)?;
+        running.fill(FREED, running.owners.iter().map(|owner| (*owner, owner.0)))?;
         let before = jobs();
         let (waits, (freed, took)) = meanwhile(&running, &called, || {
             let began = Instant::now();

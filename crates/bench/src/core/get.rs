@@ -9,8 +9,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Runtime;
 
 use super::VALUE;
-use super::stores::{DASH, dash, read_dash, value_of};
-use super::table::{Candidate, Table, shuffled};
+use super::stores::{DASH, Dash, next_in_dash, number_in, value_of};
+use super::table::{Candidate, Read, Table, apart, cycle};
 
 /// Calls on their way at once while a map is filled.
 const IN_FLIGHT: usize = 256;
@@ -34,24 +34,24 @@ impl Running {
         Ok(Running { engine, runtime, owners })
     }
 
-    /// Makes a map that gives each of `owners` a value.
-    pub fn fill(&self, name: &str, owners: &[OwnerId]) -> anyhow::Result<()> {
+    /// Makes a map that gives each of these owners a value with this number in it.
+    pub fn fill(&self, name: &str, values: impl ExactSizeIterator<Item = (OwnerId, u64)>) -> anyhow::Result<()> {
         self.engine.create_map(MapSpec {
             name: name.to_owned(),
             kind: OwnerKind::Task,
             value_size: VALUE as u32,
-            max_elements: owners.len() as u64,
+            max_elements: values.len() as u64,
             value_type: String::new(),
         })?;
-        let update = |owner: &OwnerId| {
-            let (engine, owner, name) = (self.engine.clone(), *owner, name.to_owned());
+        let update = |(owner, number)| {
+            let (engine, name) = (self.engine.clone(), name.to_owned());
             async move {
-                let value = Bytes::copy_from_slice(&value_of(owner.0));
+                let value = Bytes::copy_from_slice(&value_of(number));
                 let owner = OwnerRef::Id(owner);
                 engine.update(&name, &owner, value, UpdateMode::Any, Conditions::default()).await
             }
         };
-        let updates = stream::iter(owners.iter().map(update)).buffer_unordered(IN_FLIGHT);
+        let updates = stream::iter(values.map(update)).buffer_unordered(IN_FLIGHT);
         self.runtime.block_on(updates.try_for_each(|_| std::future::ready(Ok(()))))?;
         Ok(())
     }
@@ -65,23 +65,19 @@ impl Drop for Running {
 
 pub fn run(table: &Table, count: u32) -> anyhow::Result<()> {
     const MAP: &str = "team/sessions";
-    const GET: &str = "engine, get: map by name, owner by id, lookup";
     let running = Running::start(count)?;
-    running.fill(MAP, &running.owners)?;
-    let keys = shuffled(count, 1);
-    // Ids beforehand, as the dashmap has its keys: where a client keeps them is not part of a Get.
-    let ids: Vec<_> = keys.iter().map(|key| running.owners[*key as usize]).collect();
-    let get = |owner| assert!(black_box(&running.engine.get(MAP, &OwnerRef::Id(owner))).is_ok());
-    let dash = dash(count);
-    table.print(
-        &format!("the whole Get over {count} owners in a random order"),
-        1,
-        &mut [Candidate::over(GET, &ids, get), Candidate::over(DASH, &keys, |key| read_dash(&dash, key.into()))],
-    );
-    table.print(
-        "the whole Get on one owner",
-        1,
-        &mut [Candidate::new(GET, || get(black_box(ids[0]))), Candidate::new(DASH, || read_dash(&dash, black_box(0)))],
-    );
+    let cycle = cycle(running.owners.iter().map(|owner| owner.0));
+    running.fill(MAP, apart(&cycle).map(|(owner, next)| (OwnerId(owner), next)))?;
+    let dash: Dash = apart(&cycle).map(|(owner, next)| (owner, value_of(next))).collect();
+    let get = |owner| {
+        let got = running.engine.get(MAP, &OwnerRef::Id(OwnerId(owner))).expect("it is there");
+        number_in(&got.value)
+    };
+    let reads: [Read<'_>; 2] =
+        [("engine, get: map by name, value by owner id", &get), (DASH, &|key| next_in_dash(&dash, key))];
+    table.print_reads(&format!("the whole Get over {count} owners"), 1, &cycle, &reads);
+    let one = cycle[0].0;
+    let on_one = reads.map(|(name, read)| Candidate::new(name, move || _ = black_box(read(black_box(one)))));
+    table.print("the whole Get on one owner", 1, &mut Vec::from(on_one));
     Ok(())
 }

@@ -13,7 +13,7 @@ use rqspinlock::Cpu;
 
 use self::kernel::Kernel;
 use super::VALUE;
-use super::table::{Candidate, Table, shuffled};
+use super::table::{Candidate, Read, Table, apart, cycle, shuffled};
 
 /// Where it is known at compile time how large a value is.
 pub type Dash = DashMap<u64, [u8; VALUE]>;
@@ -60,6 +60,12 @@ pub fn value_of(number: u64) -> [u8; VALUE] {
     let mut value = [0; VALUE];
     value[..8].copy_from_slice(&number.to_le_bytes());
     value
+}
+
+/// The number in a copy of a value, all of which has been made.
+pub fn number_in(copy: &[u8]) -> u64 {
+    let number = black_box(copy).first_chunk().expect("a value has 64 bytes");
+    u64::from_le_bytes(*number)
 }
 
 fn fill(cx: &Context, map: &Arc<StorageMap>, owner: &Bare) -> anyhow::Result<()> {
@@ -110,12 +116,15 @@ pub fn hot(table: &Table) -> anyhow::Result<()> {
     let kernel = Kernel::start();
     table.print(
         "lookup on one owner",
-        1,
+        2,
         &mut [
             Candidate::new("local-storage, lookup", || read(&maps[0], owner)),
-            Candidate::new(DASH, || read_dash(&dash, black_box(1))),
-            Candidate::new(BOXES, || read_boxes(&boxes, black_box(1))),
-            Candidate::new(PAPAYA, || read_papaya(&papaya, black_box(1))),
+            Candidate::new("local-storage, lookup by the owner's id", || {
+                assert!(black_box(&maps[0].lookup_by_id(black_box(1))).is_some());
+            }),
+            Candidate::new(DASH, || _ = black_box(next_in_dash(&dash, black_box(1)))),
+            Candidate::new(BOXES, || _ = black_box(boxes.get(&black_box(1)).expect(THERE).clone())),
+            Candidate::new(PAPAYA, || _ = black_box(*papaya.pin().get(&black_box(1)).expect(THERE))),
             kernel.candidate("kernel, bpf(2) lookup", |kernel| {
                 let mut value = [0; VALUE];
                 kernel.map.get_into(&kernel.owner(), &mut value).expect("it has a value");
@@ -129,25 +138,31 @@ pub fn hot(table: &Table) -> anyhow::Result<()> {
 
 pub fn owners(table: &Table, count: u32) -> anyhow::Result<()> {
     let (cx, maps, owners) = (context()?, some_maps(1, count.into())?, Bare::many(count));
-    // Their storages lie in another order than they do themselves.
-    shuffled(count, 2).iter().try_for_each(|key| fill(&cx, &maps[0], &owners[*key as usize]))?;
-    let (keys, in_order) = (shuffled(count, 1), (0..count).collect::<Vec<_>>());
-    let dash = dash(count);
-    let boxes: DashOfBoxes = (0..count.into()).map(|key| (key, Box::from(value_of(key)))).collect();
-    let papaya: Papaya = (0..count.into()).map(|key| (key, value_of(key))).collect();
-    table.print(
-        &format!("lookup over {count} owners in a random order"),
-        2,
-        &mut [
-            Candidate::over("local-storage, lookup", &keys, |key| read(&maps[0], &owners[key as usize])),
-            Candidate::over("local-storage, lookup, with the owner at hand", &in_order, |key| {
-                read(&maps[0], &owners[key as usize]);
-            }),
-            Candidate::over(DASH, &keys, |key| read_dash(&dash, key.into())),
-            Candidate::over(BOXES, &keys, |key| read_boxes(&boxes, key.into())),
-            Candidate::over(PAPAYA, &keys, |key| read_papaya(&papaya, key.into())),
-        ],
-    );
+    let map = &maps[0];
+    let cycle = cycle(owners.iter().map(Owner::id));
+    for (id, next) in apart(&cycle) {
+        map.update(&cx, &owners[id as usize - 1], &value_of(next), Mode::Any, None)?;
+    }
+    let values = || apart(&cycle).map(|(key, next)| (key, value_of(next)));
+    let dash = Dash::from_iter(values());
+    let boxes: DashOfBoxes = values().map(|(key, value)| (key, Box::from(value))).collect();
+    let papaya: Papaya = values().collect();
+    let reads: [Read<'_>; 5] = [
+        ("local-storage, lookup by the owner's id", &|id| number_in(&map.lookup_by_id(id).expect(THERE).bytes)),
+        ("local-storage, lookup by the owner", &|id| {
+            number_in(&map.lookup(&owners[id as usize - 1]).expect(THERE).bytes)
+        }),
+        (DASH, &|key| next_in_dash(&dash, key)),
+        (BOXES, &|key| {
+            let copy = boxes.get(&key).expect(THERE).clone();
+            number_in(&copy)
+        }),
+        (PAPAYA, &|key| {
+            let copy = *papaya.pin().get(&key).expect(THERE);
+            number_in(&copy)
+        }),
+    ];
+    table.print_reads(&format!("lookup over {count} owners"), 2, &cycle, &reads);
     owners.iter().for_each(|owner| destroy(&cx, owner));
     Ok(())
 }
@@ -156,21 +171,12 @@ pub const DASH: &str = "dashmap, get";
 const BOXES: &str = "dashmap of boxed slices, get and clone";
 const PAPAYA: &str = "papaya, get";
 
-/// The peer of reads over many owners.
-pub fn dash(count: u32) -> Dash {
-    (0..count.into()).map(|key| (key, value_of(key))).collect()
-}
+const THERE: &str = "it is there";
 
-pub fn read_dash(dash: &Dash, key: u64) {
-    black_box(*dash.get(&key).expect("it is there"));
-}
-
-fn read_boxes(boxes: &DashOfBoxes, key: u64) {
-    black_box(boxes.get(&key).expect("it is there").clone());
-}
-
-fn read_papaya(papaya: &Papaya, key: u64) {
-    black_box(*papaya.pin().get(&key).expect("it is there"));
+/// The number in the value of this key.
+pub fn next_in_dash(dash: &Dash, key: u64) -> u64 {
+    let copy = *dash.get(&key).expect(THERE);
+    number_in(&copy)
 }
 
 pub fn update(table: &Table) -> anyhow::Result<()> {

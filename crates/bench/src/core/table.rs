@@ -1,5 +1,6 @@
 //! Candidates that take turns, and the table of how they did.
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use crate::median;
@@ -27,11 +28,21 @@ impl<'a> Candidate<'a> {
         Candidate { name: name.into(), run: Ok(Box::new(run)) }
     }
 
+    /// One that takes each key from what `operation` has read by the one before, so that none can begin before the last has ended.
+    pub fn chained(name: impl Into<String>, first: u64, mut operation: impl FnMut(u64) -> u64 + 'a) -> Self {
+        let mut key = first;
+        let run = move || (0..BATCH).for_each(|_| key = operation(key));
+        Candidate { name: name.into(), run: Ok(Box::new(run)) }
+    }
+
     /// One that cannot run here.
     pub fn skipped(name: impl Into<String>, why: impl Into<String>) -> Self {
         Candidate { name: name.into(), run: Err(why.into()) }
     }
 }
+
+/// Reads the value of a key, and says which number is in it.
+pub type Read<'a> = (&'static str, &'a dyn Fn(u64) -> u64);
 
 /// How candidates are measured.
 pub struct Table {
@@ -40,6 +51,21 @@ pub struct Table {
 }
 
 impl Table {
+    /// Reads by keys in a random order, once with each key taken from the value before, once with keys that were there before.
+    pub fn print_reads(&self, title: &str, peer: usize, cycle: &[(u64, u64)], reads: &[Read<'_>]) {
+        let mut one: Vec<_> = reads.iter().map(|&(name, read)| Candidate::chained(name, cycle[0].0, read)).collect();
+        self.print(&format!("{title}, one after the other: each key is read in the value before"), peer, &mut one);
+        let mut many: Vec<_> = reads
+            .iter()
+            .map(|&(name, read)| Candidate::over(name, cycle, move |(key, _)| _ = black_box(read(key))))
+            .collect();
+        self.print(
+            &format!("{title}, with known keys: the processor begins one before the last ends"),
+            peer,
+            &mut many,
+        );
+    }
+
     /// Lets the candidates take turns and prints a row for each. Ratios are told to the one at `peer`, round by round.
     pub fn print(&self, title: &str, peer: usize, candidates: &mut [Candidate<'_>]) {
         let mut times = vec![Vec::new(); candidates.len()];
@@ -81,6 +107,19 @@ fn turn(run: &mut dyn FnMut(), duration: Duration) -> f64 {
             return took.as_nanos() as f64 / f64::from(batches) / BATCH as f64;
         }
     }
+}
+
+/// The keys in a random order, each with the one that follows it; the first follows the last.
+pub fn cycle(keys: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
+    let mut order: Vec<_> = keys.into_iter().collect();
+    fastrand::Rng::with_seed(1).shuffle(&mut order);
+    let following = order.iter().cycle().skip(1);
+    order.iter().copied().zip(following.copied()).collect()
+}
+
+/// The same pairs in the order in which stores are filled with them: a value's memory says nothing about the next one's.
+pub fn apart(cycle: &[(u64, u64)]) -> impl ExactSizeIterator<Item = (u64, u64)> + use<'_> {
+    shuffled(cycle.len() as u32, 2).into_iter().map(|at| cycle[at as usize])
 }
 
 /// 0 to `count` in a random order, the same in every run for the same seed.

@@ -19,7 +19,7 @@
 use std::alloc::{Layout, alloc_zeroed};
 use std::iter;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use crossbeam_epoch::Guard;
 use rqspinlock::RawRqSpinLock;
@@ -36,20 +36,23 @@ struct Lock(RawRqSpinLock);
 /// 2^64 by the golden ratio.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 /// So many chains that follow each other are in buckets that follow each other; then come the same buckets again, until they have all
-/// their chains. So owners in a row do not meet at a lock, and the chains of a bucket are not far apart.
+/// their chains, and are a group. So owners in a row do not meet at a lock, and the chains of a bucket are not far apart.
 const ROW: usize = 64;
 
 pub(crate) struct Buckets {
     locks: Box<[Lock]>,
     heads: Box<[Link]>,
+    /// Groups that have ever had an element: the others need not be looked through.
+    used: Box<[AtomicBool]>,
 }
 
 impl Buckets {
     /// Empty ones, both counts powers of two; none when there is no memory. They cost none until they are used.
     pub(crate) fn new(count: usize, chains: usize) -> Option<Buckets> {
         assert!(count.is_power_of_two() && chains.is_power_of_two() && count <= chains);
-        // SAFETY: all-zero bytes are an unlocked RawRqSpinLock, as its documentation says, and a null AtomicPtr.
-        unsafe { Some(Buckets { locks: zeroed(count)?, heads: zeroed(chains)? }) }
+        let groups = count.div_ceil(ROW);
+        // SAFETY: all-zero bytes are an unlocked RawRqSpinLock, as its documentation says, a null AtomicPtr, and false.
+        unsafe { Some(Buckets { locks: zeroed(count)?, heads: zeroed(chains)?, used: zeroed(groups)? }) }
     }
 
     /// How many buckets there are.
@@ -90,6 +93,17 @@ impl Buckets {
         &self.heads[self.chain(owner)]
     }
 
+    /// Whether a bucket may have elements. A false holds for what was in the map before the call, and for all buckets up to the next row's.
+    pub(crate) fn is_used(&self, bucket: usize) -> bool {
+        // Acquire: pairs with `push`: what follows comes after it, as the look at a head would.
+        self.used[bucket / ROW].load(Ordering::Acquire)
+    }
+
+    /// The first bucket of the next row.
+    pub(crate) fn next_row(bucket: usize) -> usize {
+        (bucket / ROW + 1) * ROW
+    }
+
     fn row(&self) -> usize {
         self.count().min(ROW)
     }
@@ -104,6 +118,12 @@ impl Buckets {
     pub(crate) fn push(&self, element: NonNull<Element>) {
         // SAFETY: ours until the store below, then kept by the lock.
         let header = unsafe { element.as_ref() };
+        let used = &self.used[self.of(header.owner()) / ROW];
+        // Looked at first: nearly always it is, and others look, too.
+        if !used.load(Ordering::Relaxed) {
+            // Release: as for the head, below.
+            used.store(true, Ordering::Release);
+        }
         let head = self.head(header.owner());
         header.next.store(head.load(Ordering::Relaxed), Ordering::Relaxed);
         // Release: publishes the element to readers, who load with Acquire.
@@ -143,7 +163,9 @@ impl Buckets {
 
     /// The elements of a bucket. Under its lock; each may be unlinked while the iterator stands behind it.
     pub(crate) fn elements(&self, bucket: usize) -> impl Iterator<Item = NonNull<Element>> {
-        self.heads(bucket).flat_map(walk)
+        // Under the lock of its bucket an element and this are seen together.
+        let chains = self.is_used(bucket).then(|| self.heads(bucket));
+        chains.into_iter().flatten().flat_map(walk)
     }
 
     /// The elements of a bucket without its lock, for as long as the guard lives.

@@ -221,11 +221,16 @@ impl StorageMap {
         let most = (bytes / self.spec.value_size as usize).clamp(1, limit.max(1));
         let mut elements = Vec::new();
         let mut from = from;
-        let end = (from.bucket as usize).saturating_add(CHAINS_PER_PAGE / self.buckets.chains_each());
+        let mut left = CHAINS_PER_PAGE / self.buckets.chains_each();
         while (from.bucket as usize) < self.buckets() {
-            if from.bucket as usize == end {
+            if !self.buckets.is_used(from.bucket as usize) {
+                from = Cursor { bucket: Buckets::next_row(from.bucket as usize) as u32, serial: 0 };
+                continue;
+            }
+            if left == 0 {
                 return Page { elements, next: Some(from) };
             }
+            left -= 1;
             // One pin a bucket: a long page must not hold up reclamation.
             let guard = crossbeam_epoch::pin();
             let mut found: Vec<(u64, NonNull<Element>)> = self

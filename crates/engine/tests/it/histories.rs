@@ -43,7 +43,8 @@ fn got(got: Got) -> Answer {
     if got.created { Answer::Created { value, version } } else { Answer::Found { value, version } }
 }
 
-async fn client(engine: Engine, owner: OwnerRef, mut client: Client, start: Arc<Barrier>) -> Vec<history::Record> {
+/// The owner goes by two names.
+async fn client(engine: Engine, names: [OwnerRef; 2], mut client: Client, start: Arc<Barrier>) -> Vec<history::Record> {
     start.wait().await;
     for _ in 0..CALLS {
         if client.random.u8(..4) == 0 {
@@ -56,7 +57,8 @@ async fn client(engine: Engine, owner: OwnerRef, mut client: Client, start: Arc<
         let looks = leaves.then(|| client.random.u32(..4));
         let call = client.begin();
         let deadline = hurries.then(|| Instant::now() + time);
-        let outcome = abandon(looks, perform(&engine, &owner, call, deadline)).await;
+        let owner = &names[client.random.usize(..2)];
+        let outcome = abandon(looks, perform(&engine, owner, call, deadline)).await;
         client.end(outcome.unwrap_or(Outcome::Unknown));
     }
     client.into_records()
@@ -68,10 +70,12 @@ async fn record(engine: &Engine, number: u64, seed: u64) -> History {
     if number.is_multiple_of(2) {
         set(engine, "beside", &simulated(number), 1).await.expect("written");
     }
+    let id = engine.get_owner(&simulated(number)).expect("it is there").id;
     let (clock, start) = (Arc::new(Clock::default()), Arc::new(Barrier::new(CLIENTS as usize)));
     let clients = (0..CLIENTS).map(|client_number| {
         let recorder = Client::new(&clock, client_number, seed);
-        tokio::spawn(client(engine.clone(), simulated(number), recorder, Arc::clone(&start)))
+        let names = [simulated(number), OwnerRef::Id(id)];
+        tokio::spawn(client(engine.clone(), names, recorder, Arc::clone(&start)))
     });
     let mut records = Vec::new();
     for client in clients.collect::<Vec<_>>() {

@@ -4,12 +4,17 @@
 use std::mem;
 use std::ptr::NonNull;
 
+use smallvec::SmallVec;
+
 use crate::element::Element;
 use crate::map::MapId;
 
-/// In the order of the maps' ids.
+/// What an owner's second map makes room for.
+const SOME: usize = 4;
+
+/// In the order of the maps' ids. An owner with one map has its entry in here; memory for more is another allocation.
 #[derive(Default)]
-pub(crate) struct Index(Vec<(MapId, NonNull<Element>)>);
+pub(crate) struct Index(SmallVec<[(MapId, NonNull<Element>); 1]>);
 
 impl Index {
     fn search(&self, map: MapId) -> Result<usize, usize> {
@@ -21,11 +26,10 @@ impl Index {
         self.search(map).ok().map(|at| self.0[at].1)
     }
 
-    /// Makes room for one more, so that running out of memory changes nothing; none when there is no memory. Most owners have
-    /// few elements, so it begins with one and doubles.
+    /// Makes room for one more, so that running out of memory changes nothing; none when there is no memory.
     pub(crate) fn make_room(&mut self) -> Option<()> {
         match self.0.len() {
-            full if full == self.0.capacity() => self.0.try_reserve_exact(full.max(1)).ok(),
+            full if full == self.0.capacity() => self.0.try_grow((full * 2).max(SOME)).ok(),
             _ => Some(()),
         }
     }

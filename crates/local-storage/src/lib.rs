@@ -13,7 +13,7 @@
 //! * An **owner** has one [`OwnerSlot`]: none, a storage, a storage whose owner is leaving (EXITING), or DEAD.
 //! * A **storage** holds one owner's elements in an index by map: it is what decides whether there is one, and the way of a destroy.
 //!   Its serial is its owner's id.
-//! * A **map** holds its elements in chains by their owners' ids, in which lookups find them (see [`bucket`]); some chains make up a
+//! * A **map** holds its elements in chains by their owners' ids, in which lookups find them (see `bucket`); some chains make up a
 //!   bucket, which has a lock, and is what listing and freeing go by. An element and its replacement share a chain.
 //!
 //! Linux looks an owner's value up in the owner's storage, where a lookup gets slower with the owner's maps: its callers have the owner
@@ -26,7 +26,7 @@
 //! * What update and delete change for lookups is one link of a chain, under both locks. So whoever holds a storage's lock sees its index
 //!   and the chains say the same, but of an owner that has left and of a map that is being freed.
 //! * Nobody who may know that an owner has left finds a value of it: while an owner is DEAD whose elements are not all marked, every lookup
-//!   asks its owner's slot ([`unlink`]).
+//!   asks its owner's slot (see `unlink`).
 //! * [`update`](StorageMap::update) and [`delete`](StorageMap::delete) change all or nothing: every lock is had before the first change.
 //! * "The map is not freeing" is checked under the bucket's lock, "the storage is still its owner's" under the storage's lock.
 //!   Free and destroy take these same locks at least once *after* their mark, so nothing slips in behind them.

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rqspinlock::{Cpu, LockError, RawRqSpinLock};
 
 use crate::error::{Refusal, Site};
+use crate::guard::Guard;
+use crate::hook::{Event, Hooks, Stopped};
 use crate::reclaim::{Leftover, Tidy};
 use crate::unlink::Work;
 
@@ -58,6 +60,10 @@ pub struct Context {
     retry: RefCell<VecDeque<Work>>,
     retry_length: Arc<AtomicU64>,
     leftover: RefCell<Leftover>,
+    guard: Guard,
+    hooks: Option<Box<dyn Hooks>>,
+    /// Hooks that run now, one inside the other.
+    depth: Cell<usize>,
     #[cfg(test)]
     pub(crate) plan: crate::tests::plan::Plan,
 }
@@ -75,9 +81,41 @@ impl Context {
             retry,
             retry_length: Arc::default(),
             leftover,
+            guard: Guard::default(),
+            hooks: None,
+            depth: Cell::new(0),
             #[cfg(test)]
             plan: Default::default(),
         }
+    }
+
+    /// The same with another guard than the locks themselves.
+    pub fn with_guard(mut self, guard: Guard) -> Context {
+        self.guard = guard;
+        self
+    }
+
+    /// The same with something that runs at hook points.
+    pub fn with_hooks(mut self, hooks: impl Hooks + 'static) -> Context {
+        self.hooks = Some(Box::new(hooks));
+        self
+    }
+
+    /// How many hooks run now on this thread, one inside the other. 0 for an operation that is nobody's step.
+    pub fn depth(&self) -> usize {
+        self.depth.get()
+    }
+
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    pub(crate) fn run_hook(&self, event: &Event<'_>) -> Result<(), Stopped> {
+        let Some(hooks) = &self.hooks else { return Ok(()) };
+        self.depth.set(self.depth() + 1);
+        let result = hooks.run(self, event);
+        self.depth.set(self.depth() - 1);
+        result
     }
 
     /// The thread's lock context.

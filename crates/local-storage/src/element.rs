@@ -119,6 +119,74 @@ pub(crate) unsafe fn read(element: NonNull<Element>, size: u32) -> Value {
     Value { bytes, version }
 }
 
+/// An integer in a value: 1, 2, 4 or 8 bytes, little-endian, none of them beyond the 8-byte word in which it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    word: usize,
+    shift: u32,
+    mask: u64,
+}
+
+impl Field {
+    /// The field of `width` bytes at `offset`; none where there cannot be one.
+    pub fn new(offset: u32, width: u32) -> Option<Field> {
+        if !matches!(width, 1 | 2 | 4 | 8) || offset % 8 + width > 8 {
+            return None;
+        }
+        Some(Field { word: offset as usize / 8, shift: offset % 8 * 8, mask: u64::MAX >> (64 - width * 8) })
+    }
+
+    /// Whether values of this size have it.
+    pub fn fits(&self, value_size: u32) -> bool {
+        let end = self.word * 8 + (self.shift as usize + self.mask.count_ones() as usize) / 8;
+        end <= value_size as usize
+    }
+
+    fn get(&self, word: u64) -> u64 {
+        word >> self.shift & self.mask
+    }
+
+    fn with(&self, word: u64, field: u64) -> u64 {
+        word & !(self.mask << self.shift) | (field & self.mask) << self.shift
+    }
+}
+
+/// Adds to a field of the value, wrapping around, and gives the value another version; returns what the field is then, and the version.
+/// Whoever replaces the element at the same moment may not see it.
+///
+/// # Safety
+/// As [`read`]; and values of `size` bytes have the field.
+pub(crate) unsafe fn add(
+    element: NonNull<Element>,
+    size: u32,
+    field: Field,
+    delta: u64,
+    draw: impl Fn(u64) -> u64,
+) -> (u64, u64) {
+    // SAFETY: the caller's lock or pin keeps it allocated.
+    let (header, words) = unsafe { (element.as_ref(), words(element, size)) };
+    let word = &words[field.word];
+    let mut before = word.load(Ordering::Relaxed);
+    let sum = loop {
+        let sum = field.get(before).wrapping_add(delta) & field.mask;
+        // Relaxed: the version that follows publishes it.
+        match word.compare_exchange_weak(before, field.with(before, sum), Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => break sum,
+            Err(now) => before = now,
+        }
+    };
+    let mut old = header.version.load(Ordering::Relaxed);
+    let version = loop {
+        let version = draw(old);
+        // Release: whoever reads this version (with Acquire, before the words) sees the sum.
+        match header.version.compare_exchange_weak(old, version, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => break version,
+            Err(now) => old = now,
+        }
+    };
+    (sum, version)
+}
+
 /// An element that nobody else has seen: dropping it frees it.
 pub(crate) struct Fresh(NonNull<Element>);
 

@@ -2,6 +2,9 @@
 
 use rqspinlock::LockError;
 
+use crate::guard::Busy;
+use crate::hook::Stopped;
+
 /// A lock that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the lock of {site}: {error}")]
@@ -65,6 +68,9 @@ pub enum CreateMapError {
     /// Without a room for one element a map is of no use.
     #[error("a map has room for at least 1 element")]
     NoElements,
+    /// There are [`KINDS`](crate::KINDS) kinds of owners.
+    #[error("there is no such kind of owner")]
+    NoSuchKind,
     /// No memory for the buckets.
     #[error("no memory for {buckets} buckets")]
     OutOfMemory {
@@ -130,6 +136,12 @@ pub enum UpdateError {
         /// Whether it was the caller's deadline that ended it.
         deadline: bool,
     },
+    /// The legacy guard found somebody else at work on this processor: see [`Guard`](crate::Guard).
+    #[error("an operation is under way on this processor")]
+    Busy,
+    /// A hook ended the operation.
+    #[error("a hook ended the operation")]
+    Stopped,
 }
 
 /// Why a value was not deleted.
@@ -153,4 +165,33 @@ pub enum DeleteError {
     /// A lock was refused.
     #[error(transparent)]
     Lock(#[from] Refusal),
+    /// The legacy guard found somebody else at work on this processor: see [`Guard`](crate::Guard).
+    #[error("an operation is under way on this processor")]
+    Busy,
+    /// A hook ended the operation.
+    #[error("a hook ended the operation")]
+    Stopped,
 }
+
+impl From<Busy> for UpdateError {
+    fn from(Busy: Busy) -> Self {
+        UpdateError::Busy
+    }
+}
+
+impl From<Stopped> for UpdateError {
+    fn from(Stopped: Stopped) -> Self {
+        UpdateError::Stopped
+    }
+}
+
+impl From<Stopped> for DeleteError {
+    fn from(Stopped: Stopped) -> Self {
+        DeleteError::Stopped
+    }
+}
+
+/// Why a value was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a hook ended the operation")]
+pub struct GetError;

@@ -4,11 +4,15 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use crossbeam_epoch::Guard;
+
 use crate::Owner;
 use crate::bucket::Buckets;
 use crate::context::{Context, Held};
 use crate::element::{self, Element};
-use crate::error::{CreateMapError, Refusal, Site, UpdateError};
+use crate::error::{CreateMapError, GetError, Refusal, Site, UpdateError};
+use crate::guard::KINDS;
+use crate::hook::{Attached, HookPoint, Passed, Stopped};
 use crate::quota::Quota;
 use crate::storage::LocalStorage;
 use crate::unlink::somebody_leaves;
@@ -36,6 +40,8 @@ pub struct MapSpec {
     pub value_size: u32,
     /// How many elements it may hold.
     pub max_elements: u64,
+    /// Which of the legacy guard's counters its operations use, one for each kind of owner: below [`KINDS`].
+    pub kind: usize,
     /// Buckets it has at least, so that so many writers seldom meet. 16 a worker is a good value.
     pub min_buckets: usize,
 }
@@ -105,6 +111,7 @@ pub struct StorageMap {
     /// Limits on bytes that it shares with other maps.
     quota: Option<Arc<Quota>>,
     freeing: AtomicBool,
+    pub(crate) attached: Attached,
     /// Buckets that the free has emptied and closed.
     pub(crate) closed: AtomicUsize,
     /// Elements that the free has taken out.
@@ -135,6 +142,9 @@ impl StorageMap {
         if spec.value_size == 0 {
             return Err(CreateMapError::ValueSizeZero);
         }
+        if spec.kind >= KINDS {
+            return Err(CreateMapError::NoSuchKind);
+        }
         if spec.max_elements == 0 {
             return Err(CreateMapError::NoElements);
         }
@@ -148,6 +158,7 @@ impl StorageMap {
             elements: AtomicU64::new(0),
             quota,
             freeing: AtomicBool::new(false),
+            attached: Attached::default(),
             closed: AtomicUsize::new(0),
             freed: AtomicU64::new(0),
         })
@@ -209,9 +220,38 @@ impl StorageMap {
     #[inline]
     fn find(&self, owner: u64) -> Option<Value> {
         let guard = crossbeam_epoch::pin();
-        let element = self.buckets.find(owner, &guard)?;
+        let element = self.find_element(owner, &guard)?;
         // SAFETY: found in this map under the guard, which is still there.
-        unsafe { (!element.as_ref().is_off_storage()).then(|| element::read(element, self.spec.value_size)) }
+        Some(unsafe { element::read(element, self.spec.value_size) })
+    }
+
+    /// As `find`: it stays allocated until the guard goes.
+    #[inline]
+    pub(crate) fn find_element(&self, owner: u64, guard: &Guard) -> Option<NonNull<Element>> {
+        // SAFETY: kept by the guard.
+        self.buckets.find(owner, guard).filter(|element| !unsafe { element.as_ref() }.is_off_storage())
+    }
+
+    /// Says at which points hooks run from now on, in place of what was said before. An operation that is under way may miss it.
+    pub fn set_hooks(&self, points: impl IntoIterator<Item = HookPoint>) {
+        self.attached.set(points);
+    }
+
+    /// What runs when an owner leaves, before its destroy: if one is attached here and the owner has a value. The slot is marked before.
+    pub fn owner_exits(self: &Arc<Self>, cx: &Context, owner: &impl Owner) {
+        if self.attached.has(HookPoint::OwnerExit)
+            && let Some(value) = self.lookup(owner)
+        {
+            let _ = Passed::default().at(cx, HookPoint::OwnerExit, self, || (owner, Some(value), None));
+        }
+    }
+
+    /// The owner's value, by a call that runs hooks and is counted by the legacy guard; both are for a pinned thread.
+    pub fn get(self: &Arc<Self>, cx: &Context, owner: &impl Owner) -> Result<Option<Value>, GetError> {
+        let _counted = cx.guard().count(self.spec.kind);
+        let looked_up = Passed::default().at(cx, HookPoint::LookupEnter, self, || (owner, self.lookup(owner), None));
+        looked_up.map_err(|Stopped| GetError)?;
+        Ok(self.lookup(owner))
     }
 
     /// A page of at most `limit` elements and about `bytes` of value. Takes no lock; any thread may call it. An element that

@@ -153,8 +153,8 @@ impl OwnerSlot {
         None
     }
 
-    /// From now on creates are refused.
-    pub(crate) fn mark_exiting(&self) {
+    /// From now on creates are refused: the owner is leaving. A [`destroy`](crate::destroy) begins with it.
+    pub fn mark_exiting(&self) {
         // Relaxed: creates see it in their own compare-exchange of this word, or under the storage's lock; until `kill` no one relies on more.
         self.0.fetch_or(EXITING, Ordering::Relaxed);
     }

@@ -2,6 +2,7 @@
 
 mod grace;
 mod histories;
+mod hooks;
 pub(crate) mod ledger;
 mod limits;
 mod model;
@@ -65,7 +66,7 @@ pub(crate) fn map(value_size: u32, max_elements: u64) -> Arc<StorageMap> {
 fn spec(value_size: u32, max_elements: u64) -> MapSpec {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
-    MapSpec { id, value_size, max_elements, min_buckets: 4 }
+    MapSpec { id, value_size, max_elements, kind: 0, min_buckets: 4 }
 }
 
 /// The value of a variable of the environment, if it is set.

@@ -7,13 +7,16 @@
 //!                                        └─ no: start over
 //! ```
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::Owner;
 use crate::context::Context;
-use crate::element::{self, Fresh, OFF_BUCKET, OFF_STORAGE};
+use crate::element::{self, Element, Field, Fresh, OFF_BUCKET, OFF_STORAGE};
 use crate::error::{DeleteError, UpdateError};
+use crate::guard::{Busy, Counted};
+use crate::hook::{HookPoint, Passed};
 use crate::map::{Mode, StorageMap, Value, Version, Written};
 use crate::slot::{Exiting, Found};
 use crate::storage::LocalStorage;
@@ -32,6 +35,21 @@ struct Wanted {
     expected: Option<Version>,
 }
 
+/// An update, through all its attempts.
+struct Update<'a> {
+    value: &'a [u8],
+    wanted: Wanted,
+    /// The element to be. An attempt that starts over gives it back.
+    fresh: Option<Fresh>,
+    passed: &'a mut Passed,
+}
+
+impl Update<'_> {
+    fn take_fresh(&mut self) -> Fresh {
+        self.fresh.take().expect("an attempt that starts over gives it back")
+    }
+}
+
 impl StorageMap {
     /// Puts `value` in the place of the owner's element, or makes it its first one, as `mode` allows. With `expected`, only
     /// if the present element has that version. A reader sees the old value or the new one, never none, never a mixture.
@@ -45,21 +63,46 @@ impl StorageMap {
         mode: Mode,
         expected: Option<Version>,
     ) -> Result<Written, UpdateError> {
-        if value.len() != self.spec().value_size as usize {
-            return Err(UpdateError::ValueSize { expected: self.spec().value_size, actual: value.len() });
+        self.check_size(value)?;
+        let _counted = self.count(cx, cx.depth() > 0)?;
+        self.update_counted(cx, owner, value, Wanted { mode, expected }, &mut Passed::default())
+    }
+
+    fn check_size(&self, value: &[u8]) -> Result<(), UpdateError> {
+        match value.len() == self.spec().value_size as usize {
+            true => Ok(()),
+            false => Err(UpdateError::ValueSize { expected: self.spec().value_size, actual: value.len() }),
         }
-        let wanted = Wanted { mode, expected };
-        let mut fresh = Some(Fresh::new(value).ok_or(UpdateError::OutOfMemory)?);
+    }
+
+    /// Counts an operation for the legacy guard. One that `backs_off` is refused where somebody is at work.
+    fn count<'a>(&self, cx: &'a Context, backs_off: bool) -> Result<Counted<'a>, Busy> {
+        let kind = self.spec().kind;
+        if backs_off { cx.guard().count_alone(kind) } else { Ok(cx.guard().count(kind)) }
+    }
+
+    fn update_counted(
+        self: &Arc<Self>,
+        cx: &Context,
+        owner: &impl Owner,
+        value: &[u8],
+        wanted: Wanted,
+        passed: &mut Passed,
+    ) -> Result<Written, UpdateError> {
+        let Wanted { mode, expected } = wanted;
+        passed.at(cx, HookPoint::UpdateEnter, self, || (owner, self.lookup(owner), Some(value)))?;
+        let fresh = Some(Fresh::new(value).ok_or(UpdateError::OutOfMemory)?);
+        let mut update = Update { value, wanted, fresh, passed };
         let mut restarts = Restarts::new(cx);
         loop {
             let attempt = match owner.slot().find() {
                 Found::Dead => return Err(UpdateError::OwnerGone),
-                Found::Storage(storage) => self.update_storage(cx, owner, &storage, &mut fresh, wanted)?,
+                Found::Storage(storage) => self.update_storage(cx, owner, &storage, &mut update)?,
                 Found::Empty | Found::EmptyExiting if mode == Mode::Exist || expected.is_some() => {
                     return Err(UpdateError::NotFound);
                 }
                 Found::EmptyExiting => return Err(UpdateError::OwnerGone),
-                Found::Empty => self.create_storage(cx, owner, &mut fresh)?,
+                Found::Empty => self.create_storage(cx, owner, &mut update)?,
             };
             match attempt {
                 Attempt::Done(written) => return Ok(written),
@@ -76,12 +119,18 @@ impl StorageMap {
         owner: &impl Owner,
         initial: &[u8],
     ) -> Result<(Value, bool), UpdateError> {
-        let mut restarts = Restarts::new(cx);
+        self.check_size(initial)?;
+        let _counted = match self.count(cx, true) {
+            Ok(counted) => counted,
+            Err(Busy) => return self.lookup(owner).map(|present| (present, false)).ok_or(UpdateError::Busy),
+        };
+        let wanted = Wanted { mode: Mode::NoExist, expected: None };
+        let (mut passed, mut restarts) = (Passed::default(), Restarts::new(cx));
         loop {
             if let Some(present) = self.lookup(owner) {
                 return Ok((present, false));
             }
-            match self.update(cx, owner, initial, Mode::NoExist, None) {
+            match self.update_counted(cx, owner, initial, wanted, &mut passed) {
                 Ok(written) => return Ok((Value { bytes: initial.to_vec(), version: written.version }, true)),
                 // A free has taken it off its bucket, where lookups find it.
                 Err(UpdateError::Exists { .. }) if self.is_freeing() => return Err(UpdateError::MapFreeing),
@@ -92,12 +141,39 @@ impl StorageMap {
         }
     }
 
+    /// Adds to a field of the owner's value, which is made of zeroes first where there is none: a get-or-create with its hooks and its
+    /// refusals, then an addition in place, without a lock or a hook. Returns what the field is then, and the version. A replacement
+    /// at the same moment may swallow it. The field is one of the map's values.
+    pub fn add(
+        self: &Arc<Self>,
+        cx: &Context,
+        owner: &impl Owner,
+        field: Field,
+        delta: u64,
+    ) -> Result<(u64, Version), UpdateError> {
+        let size = self.spec().value_size;
+        assert!(field.fits(size), "the caller has checked {field:?} against {size} bytes");
+        let zeroes = vec![0; size as usize];
+        let mut restarts = Restarts::new(cx);
+        loop {
+            self.get_or_create(cx, owner, &zeroes)?;
+            let guard = crossbeam_epoch::pin();
+            // None: it was deleted again.
+            if let Some(element) = self.find_element(owner.id(), &guard) {
+                // SAFETY: found in this map under the guard, and the values of this map have the field.
+                return Ok(unsafe { element::add(element, size, field, delta, |old| cx.versions.draw(old)) });
+            }
+            drop(guard);
+            restarts.again()?;
+        }
+    }
+
     /// An owner's first element: the storage is made and published with it.
     fn create_storage(
         self: &Arc<Self>,
         cx: &Context,
         owner: &impl Owner,
-        fresh: &mut Option<Fresh>,
+        update: &mut Update<'_>,
     ) -> Result<Attempt<Written>, UpdateError> {
         let storage = Arc::new(LocalStorage::new(owner.id()));
         // Nobody else has it yet, so it is had at once. Whoever finds the storage published waits until the element is in its chain, too:
@@ -114,11 +190,11 @@ impl StorageMap {
         if !owner.slot().is_empty() {
             return Ok(Attempt::StartOver);
         }
+        update.passed.at(cx, HookPoint::BucketLocked, self, || (owner, None, Some(update.value)))?;
         self.element_joins(&storage)?;
         let version = cx.versions.draw(0);
         let (map, whose) = element::join(self, &storage);
-        let fresh_element = fresh.take().expect("an attempt that starts over gives it back");
-        let element = fresh_element.into_shared(whose, map, storage.serial(), version);
+        let element = update.take_fresh().into_shared(whose, map, storage.serial(), version);
         index.put(self.id(), element);
         if owner.slot().publish(&storage) {
             // Under the same bucket lock, so that no reader ever sees an element that did not come to be.
@@ -129,7 +205,7 @@ impl StorageMap {
         // Lost against another first element, or the owner is leaving.
         self.element_left();
         // SAFETY: the storage was never published and the element is in no bucket: nobody else has seen it.
-        *fresh = Some(unsafe { element::unjoin(element) });
+        update.fresh = Some(unsafe { element::unjoin(element) });
         index.remove(self.id());
         Ok(Attempt::StartOver)
     }
@@ -139,8 +215,7 @@ impl StorageMap {
         cx: &Context,
         owner: &impl Owner,
         storage: &Arc<LocalStorage>,
-        fresh: &mut Option<Fresh>,
-        wanted: Wanted,
+        update: &mut Update<'_>,
     ) -> Result<Attempt<Written>, UpdateError> {
         // Declared before the locks, so dropped after them.
         let _replaced;
@@ -149,9 +224,10 @@ impl StorageMap {
             let mut index = storage.lock(cx)?;
             let Some(Exiting(exiting)) = owner.slot().names(storage) else { return Ok(Attempt::StartOver) };
             let old = index.get(self.id());
+            let wanted = update.wanted;
             // SAFETY: in the index, whose lock we hold.
-            let current = old.map(|old| unsafe { old.as_ref() }.version());
-            match (current, wanted.mode) {
+            let version_of = |old: NonNull<Element>| unsafe { old.as_ref() }.version();
+            match (old.map(version_of), wanted.mode) {
                 (Some(current), Mode::NoExist) => return Err(UpdateError::Exists { current }),
                 (None, Mode::Exist) => return Err(UpdateError::NotFound),
                 (None, _) if wanted.expected.is_some() => return Err(UpdateError::NotFound),
@@ -161,6 +237,12 @@ impl StorageMap {
                 }
                 _ => {}
             }
+            let event = || {
+                // SAFETY: in the index, whose lock we hold.
+                let old = old.map(|old| unsafe { element::read(old, self.spec().value_size) });
+                (owner as &dyn Owner, old, Some(update.value))
+            };
+            update.passed.at(cx, HookPoint::StorageLocked, self, event)?;
             if old.is_none() {
                 index.make_room().ok_or(UpdateError::OutOfMemory)?;
             }
@@ -170,12 +252,13 @@ impl StorageMap {
             if self.is_freeing() {
                 return Err(UpdateError::MapFreeing);
             }
+            update.passed.at(cx, HookPoint::BucketLocked, self, event)?;
             if old.is_none() {
                 self.element_joins(storage)?;
             }
-            // Nothing is refused from here on.
-            let version = cx.versions.draw(current.unwrap_or(0));
-            let fresh = fresh.take().expect("an attempt that starts over gives it back");
+            // Nothing is refused from here on. (Read again: a hook may have changed the value in place.)
+            let version = cx.versions.draw(old.map_or(0, version_of));
+            let fresh = update.take_fresh();
             match old {
                 Some(old) => {
                     // SAFETY: in the index, whose lock we hold. The membership's holds pass to the new element.
@@ -201,7 +284,14 @@ impl StorageMap {
 
     /// Deletes the owner's element and says which version that was. With `expected`, only if it has that version. The
     /// owner's last element takes the storage with it.
-    pub fn delete(&self, cx: &Context, owner: &impl Owner, expected: Option<Version>) -> Result<Version, DeleteError> {
+    pub fn delete(self: &Arc<Self>, cx: &Context, owner: &impl Owner, expected: Option<Version>) -> Result<Version, DeleteError> {
+        let _counted = match self.count(cx, cx.depth() > 0) {
+            Ok(counted) => counted,
+            Err(Busy) if self.lookup(owner).is_none() => return Err(DeleteError::NotFound),
+            Err(Busy) => return Err(DeleteError::Busy),
+        };
+        let mut passed = Passed::default();
+        passed.at(cx, HookPoint::DeleteEnter, self, || (owner, self.lookup(owner), None))?;
         let storage = match owner.slot().find() {
             Found::Dead => return Err(DeleteError::OwnerGone),
             Found::Empty | Found::EmptyExiting => return Err(DeleteError::NotFound),
@@ -213,15 +303,23 @@ impl StorageMap {
         // A storage that was detached meanwhile is empty, and one whose owner has just gone is about to be: no look at the slot.
         let element = index.get(self.id()).ok_or(DeleteError::NotFound)?;
         // SAFETY: in the index, whose lock we hold.
-        let (current, size) = unsafe { (element.as_ref().version(), element.as_ref().size()) };
-        if expected.is_some_and(|expected| expected != current) {
-            return Err(DeleteError::VersionMismatch { current });
+        let header = unsafe { element.as_ref() };
+        if expected.is_some_and(|expected| expected != header.version()) {
+            return Err(DeleteError::VersionMismatch { current: header.version() });
         }
+        let event = || {
+            // SAFETY: in the index, whose lock we hold.
+            let old = unsafe { element::read(element, self.spec().value_size) };
+            (owner as &dyn Owner, Some(old), None)
+        };
+        passed.at(cx, HookPoint::StorageLocked, self, event)?;
         let bucket = self.bucket_of(&storage);
         let _bucket_held = self.lock(bucket, cx)?;
         if self.is_freeing() {
             return Err(DeleteError::MapFreeing);
         }
+        passed.at(cx, HookPoint::BucketLocked, self, event)?;
+        let (current, size) = (header.version(), header.size());
         self.buckets.unlink(element);
         // SAFETY: unlinked from the bucket, under its lock; still in the index, under its lock.
         let first = unsafe { element::mark_off(element, OFF_BUCKET) };
@@ -266,6 +364,11 @@ mod tests {
     use crate::tests::{TestOwner, context, map};
     use crate::{SlotState, destroy};
 
+    fn update(passed: &mut Passed) -> Update<'_> {
+        let wanted = Wanted { mode: Mode::Any, expected: None };
+        Update { value: b"2", wanted, fresh: Fresh::new(b"2"), passed }
+    }
+
     /// The schedule that the check under the storage's lock is for: an updater has found the storage, then the last
     /// element goes (or the owner), then the updater has its turn at the lock.
     #[test]
@@ -279,11 +382,11 @@ mod tests {
                 true => destroy(&cx, &owner),
                 false => drop(map.delete(&cx, &owner, None).unwrap()),
             }
-            let mut fresh = Fresh::new(b"2");
-            let wanted = Wanted { mode: Mode::Any, expected: None };
-            let attempt = map.update_storage(&cx, &owner, &storage, &mut fresh, wanted).unwrap();
+            let mut passed = Passed::default();
+            let mut update = update(&mut passed);
+            let attempt = map.update_storage(&cx, &owner, &storage, &mut update).unwrap();
             assert!(matches!(attempt, Attempt::StartOver));
-            assert!(fresh.is_some(), "the next attempt needs it");
+            assert!(update.fresh.is_some(), "the next attempt needs it");
             assert_eq!(map.elements(), 0);
         }
     }
@@ -294,11 +397,12 @@ mod tests {
         let (cx, map, other) = (context(0), map(1, 10), map(1, 10));
         let owner = TestOwner::new();
         other.update(&cx, &owner, b"1", Mode::Any, None).unwrap();
-        let mut fresh = Fresh::new(b"2");
-        assert!(matches!(map.create_storage(&cx, &owner, &mut fresh).unwrap(), Attempt::StartOver));
+        let mut passed = Passed::default();
+        let mut update = update(&mut passed);
+        assert!(matches!(map.create_storage(&cx, &owner, &mut update).unwrap(), Attempt::StartOver));
         let leaving = TestOwner::new();
         leaving.slot().mark_exiting();
-        assert!(matches!(map.create_storage(&cx, &leaving, &mut fresh).unwrap(), Attempt::StartOver));
+        assert!(matches!(map.create_storage(&cx, &leaving, &mut update).unwrap(), Attempt::StartOver));
         assert_eq!((map.elements(), leaving.slot().state()), (0, SlotState::Exiting));
         assert!(matches!(owner.slot().state(), SlotState::Storage { elements: 1, .. }));
     }

@@ -37,14 +37,14 @@ fn a_value_of_the_wrong_size_is_refused() {
 
 #[test]
 fn maps_of_no_use_are_refused() {
-    let spec = MapSpec { id: 1, value_size: 0, max_elements: 1, min_buckets: 1 };
+    let spec = MapSpec { id: 1, value_size: 0, max_elements: 1, kind: 0, min_buckets: 1 };
     assert_eq!(StorageMap::new(spec).err(), Some(CreateMapError::ValueSizeZero));
     assert_eq!(
         StorageMap::new(MapSpec { value_size: 1, max_elements: 0, ..spec }).err(),
         Some(CreateMapError::NoElements)
     );
     for (max_elements, min_buckets, buckets) in [(1, 1, 1), (1, 48, 64), (1000, 1, 256), (u64::MAX, 1, 65_536)] {
-        let map = StorageMap::new(MapSpec { id: 1, value_size: 1, max_elements, min_buckets }).unwrap();
+        let map = StorageMap::new(MapSpec { id: 1, value_size: 1, max_elements, kind: 0, min_buckets }).unwrap();
         assert_eq!(map.buckets(), buckets, "max_elements {max_elements}, min_buckets {min_buckets}");
     }
 }

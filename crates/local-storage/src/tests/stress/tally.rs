@@ -115,6 +115,8 @@ impl Tally {
                 DeleteError::VersionMismatch { current } => UpdateError::VersionMismatch { current },
                 DeleteError::MapFreeing => UpdateError::MapFreeing,
                 DeleteError::Lock(refusal) => UpdateError::Lock(refusal),
+                DeleteError::Busy => UpdateError::Busy,
+                DeleteError::Stopped => UpdateError::Stopped,
             })
         })
     }

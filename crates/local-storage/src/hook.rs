@@ -1,0 +1,120 @@
+//! Hook points: where programs run inside an operation.
+//!
+//! ```text
+//!   update          UpdateEnter ─► storage lock ─► StorageLocked ─► bucket lock ─► BucketLocked ─► change
+//!   first element   UpdateEnter ─────────────────────────────────► bucket lock ─► BucketLocked ─► change
+//!   delete          DeleteEnter ─► storage lock ─► StorageLocked ─► bucket lock ─► BucketLocked ─► change
+//!   lookup          LookupEnter ─► look
+//!   destroy         OwnerExit ─► DEAD ─► unlink
+//! ```
+//!
+//! What runs there is the business of whoever implements [`Hooks`]; the core knows a bit for each point of each map, which is all that
+//! a point costs where nothing is attached. A hook may call the core with the same [`Context`], also about the same owner and map: what
+//! it finds there is held. So a lock that this thread holds is refused to it as [a deadlock with itself](rqspinlock::Cycle::Aa).
+//!
+//! A hook that says [`Stopped`] ends its operation, which has changed nothing yet. Each point is passed once an operation, also when that
+//! starts over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::Owner;
+use crate::context::Context;
+use crate::map::{StorageMap, Value};
+
+/// A place inside an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum HookPoint {
+    /// At the entry of an update, also of one by which a get-or-create creates. No lock is held.
+    UpdateEnter = 1,
+    /// At the entry of a delete. No lock is held.
+    DeleteEnter = 1 << 1,
+    /// At the entry of [`StorageMap::get`]. No lock is held.
+    LookupEnter = 1 << 2,
+    /// In an update or delete of an owner that has elements, behind every check of the owner and of what it has. The storage's lock is held.
+    StorageLocked = 1 << 3,
+    /// In an update or delete, before its first change. The bucket's lock is held, and the storage's.
+    BucketLocked = 1 << 4,
+    /// In a destroy, while the owner's elements can still be read and changed, but not created. No lock is held.
+    OwnerExit = 1 << 5,
+}
+
+/// What a hook is told.
+pub struct Event<'a> {
+    /// Where it is.
+    pub point: HookPoint,
+    /// The map of the operation.
+    pub map: &'a Arc<StorageMap>,
+    /// The owner of the operation.
+    pub owner: &'a dyn Owner,
+    /// What there is before the operation. Behind a lock it stays so; before it, it is what a lookup says.
+    pub old: Option<Value>,
+    /// What an update is going to put there.
+    pub new: Option<&'a [u8]>,
+}
+
+/// The operation is to end here. Why, its hook has to remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+/// What runs at hook points, on the thread of the operation.
+pub trait Hooks {
+    /// Runs it. What it returns for [`HookPoint::OwnerExit`] is of no account: a destroy does not fail.
+    fn run(&self, cx: &Context, event: &Event<'_>) -> Result<(), Stopped>;
+}
+
+/// The points of a map at which something runs.
+#[derive(Default)]
+pub(crate) struct Attached(AtomicU8);
+
+impl Attached {
+    pub(crate) fn set(&self, points: impl IntoIterator<Item = HookPoint>) {
+        let bits = points.into_iter().fold(0, |bits, point| bits | point as u8);
+        // Relaxed: an operation sees it sooner or later. Who has to know when asks its threads.
+        self.0.store(bits, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn has(&self, point: HookPoint) -> bool {
+        // Relaxed: as above.
+        self.0.load(Ordering::Relaxed) & point as u8 != 0
+    }
+}
+
+/// The points that an operation has passed.
+#[derive(Default)]
+pub(crate) struct Passed(u8);
+
+impl Passed {
+    /// Runs what is attached to a point of `map`, unless this operation was there before.
+    #[inline]
+    pub(crate) fn at<'a>(
+        &mut self,
+        cx: &Context,
+        point: HookPoint,
+        map: &'a Arc<StorageMap>,
+        event: impl FnOnce() -> (&'a dyn Owner, Option<Value>, Option<&'a [u8]>),
+    ) -> Result<(), Stopped> {
+        if !map.attached.has(point) {
+            return Ok(());
+        }
+        self.run(cx, point, map, event)
+    }
+
+    #[cold]
+    fn run<'a>(
+        &mut self,
+        cx: &Context,
+        point: HookPoint,
+        map: &'a Arc<StorageMap>,
+        event: impl FnOnce() -> (&'a dyn Owner, Option<Value>, Option<&'a [u8]>),
+    ) -> Result<(), Stopped> {
+        if self.0 & point as u8 != 0 {
+            return Ok(());
+        }
+        self.0 |= point as u8;
+        let (owner, old, new) = event();
+        cx.run_hook(&Event { point, map, owner, old, new })
+    }
+}

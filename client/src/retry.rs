@@ -19,7 +19,7 @@ const BUDGET_RESERVE_PER_SECOND: u32 = 5;
 /// Retries allowed for each call beyond that.
 const BUDGET_RATIO: f32 = 0.2;
 
-/// Which refusals are tried again: the ones that the API's table allows (LOCK_TIMEOUT, OVERLOADED, SHUTTING_DOWN),
+/// Which refusals are tried again: the ones that the API's table allows (LOCK_TIMEOUT, STORAGE_BUSY, OVERLOADED, SHUTTING_DOWN),
 /// and only when the server's own `ErrorInfo` says so, since then nothing has happened.
 ///
 /// The delay is the one that the server asks for, doubled with each try, and up to half as long again at random, so
@@ -63,7 +63,7 @@ impl Default for Retry {
 /// Whether the same call may succeed a little later, as the table of `proto/README.md` says.
 fn may_pass(reason: Reason) -> bool {
     match reason {
-        Reason::LockTimeout | Reason::Overloaded | Reason::ShuttingDown => true,
+        Reason::LockTimeout | Reason::StorageBusy | Reason::Overloaded | Reason::ShuttingDown => true,
         Reason::Unspecified
         | Reason::RequestDeadline
         | Reason::MessageTooLarge

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::cpu_list::CpuList;
-pub use self::options::{CommandLine, Options};
+pub use self::options::{CommandLine, Guard, Options};
 use crate::transport::Endpoint;
 use crate::{logging, transport};
 
@@ -183,6 +183,7 @@ impl Options {
         set(&mut workers.per_cpu, self.workers_per_cpu, "workers-per-cpu", 1, 64)?;
         set(&mut workers.mailbox, self.mailbox, "mailbox", 1, 1 << 20)?;
         set(&mut config.io_threads, self.io_threads, "io-threads", 1, 256)?;
+        config.engine.guard = self.guard.map_or(config.engine.guard, Guard::into_engine);
         set_ms(&mut config.engine.lock_timeout, self.lock_timeout_ms, "lock-timeout-ms", 1)
     }
 

@@ -22,6 +22,8 @@ use crate::authorize::Denied;
 const RETRY_LOCK: Duration = Duration::from_millis(100);
 /// When to come back to a worker with a full mailbox: it empties thousands of jobs in that time.
 const RETRY_OVERLOADED: Duration = Duration::from_millis(20);
+/// The other call may have been interrupted in the middle: for a turn of the scheduler.
+const RETRY_BUSY: Duration = Duration::from_millis(5);
 /// When somebody else may have taken this server's place.
 const RETRY_ELSEWHERE: Duration = Duration::from_secs(1);
 
@@ -98,6 +100,7 @@ pub fn refused(error: Error) -> Status {
         Error::LockTimeout { place } => {
             at(place, Refusal::new(Code::Unavailable, Reason::LockTimeout)).push_back(RETRY_LOCK)
         }
+        Error::Busy => Refusal::new(Code::Unavailable, Reason::StorageBusy).push_back(RETRY_BUSY),
         Error::DeadlinePassed => Refusal::new(Code::DeadlineExceeded, Reason::RequestDeadline),
         Error::Overloaded { worker, queued } => Refusal::new(Code::ResourceExhausted, Reason::Overloaded)
             .with("worker", worker)

@@ -1,12 +1,13 @@
 //! The engine: registries, routing, and the calls.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cpu_executor::{Executor, Refused, Seat, Workers};
-use local_storage::{ByteLimits, Context, OwnerSlot, SlotState, VersionClock};
+use local_storage::{ByteLimits, Context, OwnerSlot, SlotState, Value, VersionClock};
 use owners::{OwnerError, OwnerId, OwnerKind, OwnerRef, Registry};
 use rqspinlock::Cpu;
 
@@ -14,7 +15,7 @@ use crate::error::{Error, Invalid};
 use crate::maps::{Limits, Map, Maps};
 use crate::refusal;
 use crate::types::{
-    Conditions, Cursor, ElementPage, Got, ListedElement, MapId, MapInfo, MapSpec, OwnerInfo, OwnerState, Stats,
+    Conditions, Cursor, ElementPage, Got, Guard, ListedElement, MapId, MapInfo, MapSpec, OwnerInfo, OwnerState, Stats,
     UpdateMode, WorkerStats, Written,
 };
 use crate::worker::{Done, Gauges, Op, OwnerHandle, Reply, Shared, Storage, Worker};
@@ -47,6 +48,8 @@ pub struct Config {
     pub max_bytes: Option<u64>,
     /// How long the head of a lock's queue waits at most.
     pub lock_timeout: Duration,
+    /// What stands before an operation.
+    pub guard: Guard,
 }
 
 impl Default for Config {
@@ -68,6 +71,7 @@ impl Default for Config {
             max_owner_bytes: None,
             max_bytes: None,
             lock_timeout: rqspinlock::DEFAULT_TIMEOUT,
+            guard: Guard::RqSpinLock,
         }
     }
 }
@@ -99,6 +103,7 @@ pub enum StartError {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
+    guard: Guard,
     shared: Arc<Shared>,
     executor: Executor<Op, Reply>,
     workers: Mutex<Option<Workers>>,
@@ -121,9 +126,10 @@ impl Engine {
         let gauges = std::iter::repeat_with(OnceLock::new).take(workers).collect();
         let shared = Arc::new(Shared { maps: Maps::new(limits), owners: OnceLock::new(), gauges });
         let lock_timeout = config.lock_timeout;
+        let guards = Guards::new(config.guard, &config.executor.cpus);
         let make = {
             let shared = Arc::clone(&shared);
-            move |seat: &Seat| build_worker(seat, lock_timeout, &shared)
+            move |seat: &Seat| build_worker(seat, lock_timeout, guards.of(seat), &shared)
         };
         let (executor, workers) = Executor::start(config.executor, make)?;
         let registry = {
@@ -131,7 +137,8 @@ impl Engine {
             Registry::start(config.owners, move |owner| deliver_exit(&executor, owner))?
         };
         let _ = shared.owners.set(registry);
-        Ok(Engine(Arc::new(Inner { shared, executor, workers: Mutex::new(Some(workers)) })))
+        let guard = config.guard;
+        Ok(Engine(Arc::new(Inner { guard, shared, executor, workers: Mutex::new(Some(workers)) })))
     }
 
     /// Ends the pinned threads and the watch for exits, waiting for each within `grace`. What is queued is refused with
@@ -197,21 +204,29 @@ impl Engine {
         let map = self.0.shared.maps.open(map, None)?;
         check_kind(&map, ref_kind(owner))?;
         let found = self.find(&map, owner)?;
-        let storage = found.attachment();
-        let value = map.core.lookup(storage);
-        if !matches!(owner, OwnerRef::Id(_)) && found.has_exited() || slot_of(&found).is_dead() {
-            return Err(Error::OwnerExited { owner: found.id() });
+        let value = map.core.lookup(found.attachment());
+        read(&map, owner, &found, value)
+    }
+
+    /// Reads a value under either guard: with the legacy one on the owner's worker, where it is counted.
+    /// Refused: as [`Engine::get`], and under the legacy guard what [`Engine::update`] says of the way to a worker.
+    pub async fn read(&self, map: &str, owner: &OwnerRef, deadline: Option<Instant>) -> Result<Got, Error> {
+        if self.0.guard == Guard::RqSpinLock {
+            return self.get(map, owner);
         }
-        match value {
-            Some(value) => Ok(Got { value: value.bytes, version: value.version, created: false, owner: found.id() }),
-            // A free that began meanwhile has taken it out.
-            None if map.core.is_freeing() => Err(Error::MapFreeing { name: map.spec.name.clone() }),
-            None => Err(Error::ElementNotFound { map: map.spec.name.clone() }),
+        let map = self.0.shared.maps.open(map, None)?;
+        check_kind(&map, ref_kind(owner))?;
+        let found = self.find(&map, owner)?;
+        let worker = self.worker_of(found.id().0);
+        let op = Op::Get { map: Arc::clone(&map), owner: Arc::clone(&found) };
+        match self.submit(worker, op, deadline).await? {
+            Done::Read(value) => read(&map, owner, &found, value),
+            other => Err(mixed_up(&other)),
         }
     }
 
     /// Reads a value, or creates it (from `initial`, or zeroes) where there is none.
-    /// Refused: as [`Engine::get`] without `ElementNotFound`, and as [`Engine::update`].
+    /// Refused: as [`Engine::get`] without `ElementNotFound`, as [`Engine::update`], and under the legacy guard `Busy`.
     pub async fn get_or_create(
         &self,
         map: &str,
@@ -223,9 +238,12 @@ impl Engine {
         if let Some(initial) = &initial {
             check_value(&opened, initial)?;
         }
-        match self.get(map, owner) {
-            Err(Error::ElementNotFound { .. }) => {}
-            answer => return answer,
+        // Under the legacy guard it is counted, whether it creates or not.
+        if self.0.guard == Guard::RqSpinLock {
+            match self.get(map, owner) {
+                Err(Error::ElementNotFound { .. }) => {}
+                answer => return answer,
+            }
         }
         let owner = self.find_or_register(&opened, owner).await?;
         let worker = self.worker_of(owner.id().0);
@@ -359,6 +377,11 @@ impl Engine {
     }
 
     // --- Counters ---
+
+    /// What stands before an operation.
+    pub fn guard(&self) -> Guard {
+        self.0.guard
+    }
 
     /// The pinned workers.
     pub fn workers(&self) -> Vec<cpu_executor::WorkerInfo> {
@@ -506,12 +529,49 @@ impl fmt::Debug for Engine {
     }
 }
 
+/// What a read by this name comes to, once the map was asked: the owner may have left meanwhile, or the name have passed on.
+fn read(map: &Map, owner: &OwnerRef, found: &OwnerHandle, value: Option<Value>) -> Result<Got, Error> {
+    if !matches!(owner, OwnerRef::Id(_)) && found.has_exited() || slot_of(found).is_dead() {
+        return Err(Error::OwnerExited { owner: found.id() });
+    }
+    match value {
+        Some(value) => Ok(Got { value: value.bytes, version: value.version, created: false, owner: found.id() }),
+        // A free that began meanwhile has taken it out.
+        None if map.core.is_freeing() => Err(Error::MapFreeing { name: map.spec.name.clone() }),
+        None => Err(Error::ElementNotFound { map: map.spec.name.clone() }),
+    }
+}
+
+/// The guard of each processor; its workers share it, also those that could not be pinned to it.
+struct Guards(HashMap<usize, local_storage::Guard>);
+
+impl Guards {
+    fn new(guard: Guard, cpus: &[usize]) -> Guards {
+        let make = || match guard {
+            Guard::RqSpinLock => local_storage::Guard::RqSpinLock,
+            Guard::PerCpuCounter => local_storage::Guard::PerCpuCounter(Arc::default()),
+        };
+        let mut guards = HashMap::new();
+        cpus.iter().for_each(|cpu| _ = guards.entry(*cpu).or_insert_with(make));
+        Guards(guards)
+    }
+
+    fn of(&self, seat: &Seat) -> local_storage::Guard {
+        self.0.get(&seat.processor).cloned().unwrap_or_default()
+    }
+}
+
 /// On the worker's own thread: its lock context never leaves it.
-fn build_worker(seat: &Seat, lock_timeout: Duration, shared: &Arc<Shared>) -> Result<Worker, String> {
+fn build_worker(
+    seat: &Seat,
+    lock_timeout: Duration,
+    guard: local_storage::Guard,
+    shared: &Arc<Shared>,
+) -> Result<Worker, String> {
     let cpu = Cpu::builder().timeout(lock_timeout).register().map_err(|error| error.to_string())?;
     let versions = VersionClock::new(seat.worker).ok_or("there are more workers than versions can tell apart")?;
     let lock = cpu.events();
-    let cx = Context::new(cpu, versions, lock_timeout);
+    let cx = Context::new(cpu, versions, lock_timeout).with_guard(guard);
     let _ = shared.gauges[seat.worker].set(Gauges { lock, retry_length: cx.retry_length() });
     Ok(Worker::new(cx, Arc::clone(shared)))
 }

@@ -24,6 +24,12 @@ pub enum Error {
         /// Which lock.
         place: LockPlace,
     },
+    /// The legacy guard: another operation was under way on the same processor.
+    #[error(
+        "another operation was under way on the same processor, and the server's guard is percpu-counter, which then refuses what may create, \
+         whether that is recursion or not: try again, or start the server with --guard rqspinlock"
+    )]
+    Busy,
     /// The caller's deadline passed before the operation took effect.
     #[error("the deadline passed before the operation began to take effect; nothing has changed: give it more time")]
     DeadlinePassed,

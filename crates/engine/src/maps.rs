@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use local_storage::{ByteLimits, CreateMapError, Quota, StorageMap, Value};
-use owners::OwnerId;
+use owners::{OwnerId, OwnerKind};
 
 use crate::error::{Error, Invalid};
 use crate::types::{MapId, MapInfo, MapSpec, MapState};
@@ -99,12 +99,16 @@ impl Maps {
             id,
             value_size: spec.value_size,
             max_elements: spec.max_elements,
+            kind: match spec.kind {
+                OwnerKind::Task => 0,
+                OwnerKind::Cgroup => 1,
+            },
             min_buckets: self.limits.min_buckets,
         };
         let core = StorageMap::with_quota(core_spec, &self.quota);
         let core = Arc::new(core.map_err(|error| match error {
             CreateMapError::OutOfMemory { .. } => Error::OutOfMemory,
-            CreateMapError::ValueSizeZero | CreateMapError::NoElements => {
+            CreateMapError::ValueSizeZero | CreateMapError::NoElements | CreateMapError::NoSuchKind => {
                 Error::Internal { problem: error.to_string() }
             }
         })?);
@@ -201,7 +205,6 @@ fn check_name(name: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use owners::OwnerKind;
 
     fn spec(name: &str) -> MapSpec {
         MapSpec { name: name.into(), kind: OwnerKind::Task, value_size: 8, max_elements: 0, value_type: String::new() }

@@ -38,6 +38,8 @@ pub(crate) fn update(error: UpdateError, map: &Map, owner: OwnerId, expected: Op
         UpdateError::MapFreeing => Error::MapFreeing { name: name() },
         UpdateError::OutOfMemory => Error::OutOfMemory,
         UpdateError::Lock(refusal) => lock(refusal, map),
+        UpdateError::Busy => Error::Busy,
+        UpdateError::Stopped => stopped(),
         UpdateError::Unsettled { deadline: true } => Error::DeadlinePassed,
         UpdateError::Unsettled { deadline: false } => Error::LockTimeout { place: LockPlace::Storage { owner } },
     }
@@ -52,7 +54,14 @@ pub(crate) fn delete(error: DeleteError, map: &Map, owner: OwnerId, expected: Op
         }
         DeleteError::MapFreeing => Error::MapFreeing { name: map.spec.name.clone() },
         DeleteError::Lock(refusal) => lock(refusal, map),
+        DeleteError::Busy => Error::Busy,
+        DeleteError::Stopped => stopped(),
     }
+}
+
+/// Nothing is attached to any map yet.
+pub(crate) fn stopped() -> Error {
+    Error::Internal { problem: "an operation was ended by a hook, and there are none".to_owned() }
 }
 
 pub(crate) fn value_size(expected: u32, actual: usize) -> Error {

@@ -11,6 +11,25 @@ pub type MapId = u64;
 /// The version of an element: unique within its map, never 0, compared for equality only.
 pub type Version = u64;
 
+/// How the workers are guarded against recursion: [`local_storage::Guard`] tells what each does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// By the locks alone.
+    #[default]
+    RqSpinLock,
+    /// By a counter of the operations under way on each processor, as Linux did before. For comparison: it refuses what it need not.
+    PerCpuCounter,
+}
+
+impl std::fmt::Display for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Guard::RqSpinLock => "rqspinlock",
+            Guard::PerCpuCounter => "percpu-counter",
+        })
+    }
+}
+
 /// What a map is made of, as its creator asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapSpec {

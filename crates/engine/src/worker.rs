@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cpu_executor::{Background, Job, Responder};
-use local_storage::{Context, MapFree, OwnerSlot, Progress, Tidy};
+use local_storage::{Context, GetError, MapFree, OwnerSlot, Progress, Tidy, Value};
 use owners::{Owner, Registry};
 use rqspinlock::EventsHandle;
 
@@ -72,6 +72,11 @@ pub(crate) enum Op {
         owner: OwnerHandle,
         expected: Option<Version>,
     },
+    /// A read that has to be counted by the legacy guard.
+    Get {
+        map: Arc<Map>,
+        owner: OwnerHandle,
+    },
     Free {
         map: Arc<Map>,
     },
@@ -88,6 +93,8 @@ pub(crate) enum Op {
 pub(crate) enum Done {
     Written(Written),
     Got(Got),
+    /// A value, or none.
+    Read(Option<Value>),
     Freed(u64),
     Nothing,
 }
@@ -174,6 +181,13 @@ impl Worker {
         }
     }
 
+    fn get(&self, map: &Map, owner: &OwnerHandle) -> Reply {
+        match map.core.get(&self.cx, owner.attachment()) {
+            Ok(value) => Ok(Done::Read(value)),
+            Err(GetError) => Err(refusal::stopped()),
+        }
+    }
+
     fn delete(&self, map: &Map, owner: &OwnerHandle, expected: Option<Version>) -> Reply {
         match map.core.delete(&self.cx, owner.attachment(), expected) {
             Ok(version) => Ok(Done::Written(Written { version, owner: owner.id() })),
@@ -252,6 +266,7 @@ impl cpu_executor::Worker for Worker {
         let reply = match op {
             Op::Update { map, owner, value, mode, expected } => self.update(&map, &owner, &value, mode, expected),
             Op::GetOrCreate { map, owner, initial } => self.get_or_create(&map, &owner, initial.as_deref()),
+            Op::Get { map, owner } => self.get(&map, &owner),
             Op::Delete { map, owner, expected } => self.delete(&map, &owner, expected),
             Op::Destroy { owners } => self.destroy(owners),
             Op::Free { map } => return self.begin_free(map, responder),

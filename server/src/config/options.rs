@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, ValueEnum};
 use clap_mangen::Man;
 use serde::Deserialize;
 
@@ -75,6 +75,25 @@ impl CommandLine {
     }
 }
 
+/// How the workers are guarded against recursion, as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guard {
+    /// By the locks themselves: only who would wait for itself, or too long, is refused
+    Rqspinlock,
+    /// By a counter of the calls being served on each processor, for comparison
+    PercpuCounter,
+}
+
+impl Guard {
+    pub(super) fn into_engine(self) -> engine::Guard {
+        match self {
+            Guard::Rqspinlock => engine::Guard::RqSpinLock,
+            Guard::PercpuCounter => engine::Guard::PerCpuCounter,
+        }
+    }
+}
+
 /// Everything that a flag, a variable or a key of the file can say. See each flag's help.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -119,6 +138,13 @@ pub struct Options {
     /// Give up waiting for a lock after so many milliseconds (LOCK_TIMEOUT). [default: 250]
     #[arg(long, env = "HOLDFAST_LOCK_TIMEOUT_MS", value_name = "MS")]
     pub lock_timeout_ms: Option<u64>,
+
+    /// Guard against recursion by the locks themselves (rqspinlock), or as Linux did before (percpu-counter).
+    ///
+    /// The counter refuses whatever may create while another call is served on the same processor (STORAGE_BUSY), so it is good for
+    /// nothing but comparison; reads then go through the workers, too. [default: rqspinlock]
+    #[arg(long, env = "HOLDFAST_GUARD", value_name = "GUARD")]
+    pub guard: Option<Guard>,
 
     /// Allow simulated owners, which exist in the server alone, for load tests. [default: false]
     #[arg(
@@ -221,6 +247,7 @@ impl Options {
             workers_per_cpu: self.workers_per_cpu.or(other.workers_per_cpu),
             mailbox: self.mailbox.or(other.mailbox),
             io_threads: self.io_threads.or(other.io_threads),
+            guard: self.guard.or(other.guard),
             lock_timeout_ms: self.lock_timeout_ms.or(other.lock_timeout_ms),
             allow_simulated_owners: self.allow_simulated_owners.or(other.allow_simulated_owners),
             max_maps: self.max_maps.or(other.max_maps),

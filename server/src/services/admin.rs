@@ -12,9 +12,6 @@ use tonic::{Request, Response, Status};
 use super::{Node, allow, open};
 use crate::authorize::Action;
 
-/// How recursion on a lock is recognised; there is one way yet.
-const GUARD: &str = "rqspinlock";
-
 pub(super) struct Service(pub(super) Arc<Node>);
 
 #[tonic::async_trait]
@@ -28,7 +25,7 @@ impl AdminService for Service {
             instance_id: about.instance_id.clone(),
             start_time: Some(about.started.into()),
             pid_namespace_inode: about.pid_namespace_inode,
-            guard: GUARD.to_owned(),
+            guard: engine.guard().to_string(),
             workers: engine.workers().iter().map(worker_info).collect(),
             limits: Some(about.limits),
             simulated_owners_allowed: about.simulated_owners,

@@ -83,7 +83,7 @@ impl StorageService for Service {
         let initial = convert::initial_value(initial_value, create_if_missing)?;
         let owner = self.owner(&map, owner, &caller)?;
         let got = match create_if_missing {
-            false => self.0.engine.get(&map, &owner),
+            false => self.0.engine.read(&map, &owner, deadline).await,
             true => self.0.engine.get_or_create(&map, &owner, initial, deadline).await,
         };
         let got = got.map_err(|error| refused_here(in_field(error, "value", "initial_value")))?;

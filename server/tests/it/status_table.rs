@@ -200,6 +200,44 @@ async fn request_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn storage_busy() {
+    let change = |config: &mut Config| {
+        config.workers.cpus = engine::cpu_executor::allowed_cpus().ok().map(|cpus| cpus[..1].to_vec());
+        config.workers.per_cpu = 3;
+        config.engine.guard = engine::Guard::PerCpuCounter;
+        config.engine.lock_timeout = Duration::from_secs(60);
+    };
+    let (server, mut api, Placed { own, other, serial }) = two_workers(change).await;
+    api.task_map("other").await;
+    api.simulate(MapKind::Task, 2, 60).await;
+    let third = 3 - own - other;
+    let mut idle = None;
+    for id in 2..62 {
+        let owner_id = api.update("other", simulated(id), 1).await.unwrap().owner_id;
+        if api.owner(OwnerRef::OwnerId(owner_id)).await.unwrap().worker == Some(third as u32) {
+            idle = Some(id);
+        }
+    }
+    let get = GetRequest {
+        map: "m".to_owned(),
+        owner: Some(simulated(idle.expect("60 owners are on all workers")).into()),
+        create_if_missing: true,
+        ..GetRequest::default()
+    };
+    // One worker has a lock, the second waits for it in the middle of a call, the third finds that under way.
+    let (held, body) = hold();
+    server.engine.hold_bucket_lock(other, "m", serial, body);
+    let held = held.wait();
+    let mut first = api.clone();
+    let waiting = tokio::spawn(async move { first.update("m", simulated(1), 2).await });
+    until("a worker that waits", async || (server.engine.stats().workers[own].lock.queued > 0).then_some(())).await;
+    refused(api.storage.get(get.clone()).await, "STORAGE_BUSY");
+    drop(held);
+    soon("the update that waits", waiting).await.unwrap().unwrap();
+    assert!(api.storage.get(get).await.unwrap().into_inner().created);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overloaded() {
     let (server, mut api, Placed { own, .. }) = two_workers(|config| config.workers.mailbox = 1).await;
     let (held, body) = hold();

@@ -75,6 +75,7 @@ impl fmt::Display for Failure {
 fn what_to_do(refusal: &Refusal) -> Option<String> {
     let hint = match refusal.reason {
         Reason::LockTimeout | Reason::Overloaded => "the server is busy: try again a little later",
+        Reason::StorageBusy => "try again; a server with `--guard rqspinlock` refuses only true recursion",
         Reason::ShuttingDown => "the server is going down: try again when it is back (its values will be gone)",
         Reason::RequestDeadline => "give it more time with --timeout",
         Reason::MapFull => "delete values, or create a map with a larger --max-elements",

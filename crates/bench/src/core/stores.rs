@@ -51,7 +51,7 @@ pub fn context() -> anyhow::Result<Context> {
 
 /// Maps with ids from 1.
 pub fn some_maps(count: u64, max_elements: u64) -> anyhow::Result<Vec<Arc<StorageMap>>> {
-    let spec = |id| MapSpec { id, value_size: VALUE as u32, max_elements, min_buckets: 32 };
+    let spec = |id| MapSpec { id, value_size: VALUE as u32, max_elements, kind: 0, min_buckets: 32 };
     (1..=count).map(|id| Ok(Arc::new(StorageMap::new(spec(id))?))).collect()
 }
 

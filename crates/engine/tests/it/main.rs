@@ -2,6 +2,7 @@
 
 mod border;
 mod grace;
+mod guard;
 mod histories;
 mod oracle;
 mod owners;

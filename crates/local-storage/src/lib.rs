@@ -33,6 +33,8 @@
 //! * Room in the map and bytes of the [`Quota`] are taken before an element is linked and given back when it has left both
 //!   lists: what these limits count is never less than what there is. An owner's bytes follow its index, under its lock.
 //! * Nobody waits for a lock while pinned to the epoch: a strong reference keeps the storage or the map.
+//! * Hooks run before the first change, and behind a lock each check of what it guards ([`Hooks`]). What they call is refused a lock that their
+//!   own operation holds. A [`Guard`] stands before all of it.
 //! * Whoever retires tidies up behind itself ([`Context::tidy`]) before it sleeps for good: only a thread itself can empty its bag.
 //!
 //! # The life of an element

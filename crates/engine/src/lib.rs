@@ -33,6 +33,6 @@ pub use owners;
 pub use owners::{Counts as OwnerCounts, Identity, OwnerId, OwnerKind, OwnerRef, Peer};
 pub use rqspinlock::{Cycle, Events as LockEvents};
 pub use types::{
-    Conditions, Cursor, ElementPage, Got, Guard, ListedElement, MapId, MapInfo, MapSpec, MapState, OwnerInfo, OwnerState,
-    Stats, UpdateMode, Version, WorkerStats, Written,
+    Conditions, Cursor, ElementPage, Got, Guard, ListedElement, MapId, MapInfo, MapSpec, MapState, OwnerInfo,
+    OwnerState, Stats, UpdateMode, Version, WorkerStats, Written,
 };

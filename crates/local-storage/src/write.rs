@@ -284,7 +284,12 @@ impl StorageMap {
 
     /// Deletes the owner's element and says which version that was. With `expected`, only if it has that version. The
     /// owner's last element takes the storage with it.
-    pub fn delete(self: &Arc<Self>, cx: &Context, owner: &impl Owner, expected: Option<Version>) -> Result<Version, DeleteError> {
+    pub fn delete(
+        self: &Arc<Self>,
+        cx: &Context,
+        owner: &impl Owner,
+        expected: Option<Version>,
+    ) -> Result<Version, DeleteError> {
         let _counted = match self.count(cx, cx.depth() > 0) {
             Ok(counted) => counted,
             Err(Busy) if self.lookup(owner).is_none() => return Err(DeleteError::NotFound),

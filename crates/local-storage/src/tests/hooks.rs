@@ -123,7 +123,10 @@ fn recursion() {
 /// A program behind the storage's lock creates in another map; one behind the bucket's lock sets another owner's value in that bucket.
 #[test]
 fn locked_aa_and_bucket_aa() {
-    for (guard, point) in GUARDS.into_iter().flat_map(|guard| [HookPoint::StorageLocked, HookPoint::BucketLocked].map(|point| (guard, point))) {
+    for (guard, point) in GUARDS
+        .into_iter()
+        .flat_map(|guard| [HookPoint::StorageLocked, HookPoint::BucketLocked].map(|point| (guard, point)))
+    {
         let guard = guard();
         let (a, b) = (small_map(1), small_map(2));
         let [owner, other] = two_owners_of_a_bucket(&a).map(Arc::new);
@@ -150,7 +153,10 @@ fn locked_aa_and_bucket_aa() {
             true => assert_eq!(met, [UpdateError::Busy]),
             false => assert_eq!(met.iter().map(lock_error).collect::<Vec<_>>(), [Some(LockError::Deadlock(Cycle::Aa))]),
         }
-        assert_eq!([&*owner, &*other].map(|owner| (read(&a, owner), read(&b, owner))), [(Some(2), None), (Some(1), None)]);
+        assert_eq!(
+            [&*owner, &*other].map(|owner| (read(&a, owner), read(&b, owner))),
+            [(Some(2), None), (Some(1), None)]
+        );
         [owner, other].iter().for_each(|owner| destroy(&cx, &**owner));
     }
 }
@@ -206,7 +212,10 @@ fn abba() {
 fn abbcca() {
     let results = ring(3, GUARDS[0]);
     let refused: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
-    assert!(!refused.is_empty() && refused.iter().all(|error| lock_error(error) == Some(LockError::TimedOut)), "{results:?}");
+    assert!(
+        !refused.is_empty() && refused.iter().all(|error| lock_error(error) == Some(LockError::TimedOut)),
+        "{results:?}"
+    );
     assert_eq!(ring(3, GUARDS[1]), vec![Err(UpdateError::Busy); 3]);
 }
 
@@ -227,7 +236,12 @@ fn a_hook_that_stops_its_operation_leaves_everything_as_it_was() {
         let cx = context(0).with_hooks(program);
         set(&cx, &map, &owner, 1).unwrap();
         let before = (map.lookup(&owner), owner.slot.state(), map.elements());
-        map.set_hooks([HookPoint::UpdateEnter, HookPoint::DeleteEnter, HookPoint::StorageLocked, HookPoint::BucketLocked]);
+        map.set_hooks([
+            HookPoint::UpdateEnter,
+            HookPoint::DeleteEnter,
+            HookPoint::StorageLocked,
+            HookPoint::BucketLocked,
+        ]);
         let stops = |order: &[HookPoint]| order.contains(&point);
         let until = |order: &[HookPoint]| -> Vec<_> {
             let end = order.iter().position(|at| *at == point).map_or(order.len(), |at| at + 1);
@@ -262,7 +276,8 @@ fn a_busy_processor_refuses_what_creates_and_steps() {
     let owners = [1, 2, 3].map(|id| Arc::new(TestOwner::with_id(id)));
     set(&context(2), &others, &owners[0], 1).unwrap();
     let program = Program::new({
-        let (others, owners, guard, processor) = (others.clone(), owners.clone(), guard.clone(), Arc::clone(&processor));
+        let (others, owners, guard, processor) =
+            (others.clone(), owners.clone(), guard.clone(), Arc::clone(&processor));
         move |cx, _| {
             assert_eq!(processor.busy(0), 1);
             let neighbour = context(1).with_guard(guard.clone());
@@ -293,7 +308,9 @@ fn fields_are_added_to_in_place() {
     assert!(Field::new(4, 4).unwrap().fits(8) && !Field::new(8, 1).unwrap().fits(8));
     let (cx, map, owner) = (context(0), map(12, 4), TestOwner::new());
     let mut expected = [0_u8; 12];
-    for (at, width, delta, sum) in [(0, 8, u64::MAX, u64::MAX), (1, 1, 2, 1), (8, 4, 7, 7), (10, 2, 1 << 16 | 5, 5), (9, 1, 255, 255)] {
+    for (at, width, delta, sum) in
+        [(0, 8, u64::MAX, u64::MAX), (1, 1, 2, 1), (8, 4, 7, 7), (10, 2, 1 << 16 | 5, 5), (9, 1, 255, 255)]
+    {
         let before = map.lookup(&owner).map_or(0, |value| value.version);
         let (now, version) = map.add(&cx, &owner, Field::new(at, width).unwrap(), delta).unwrap();
         expected[at as usize..][..width as usize].copy_from_slice(&sum.to_le_bytes()[..width as usize]);

@@ -52,7 +52,10 @@ fn draw<B: DrawingBackend>(
             let (left, right) = (at as f64 + 0.15, at as f64 + 0.85);
             Rectangle::new([(left, 0.0), (right, percent(row))], color.filled())
         });
-        chart.draw_series(bars)?.label(name).legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], color.filled()));
+        chart
+            .draw_series(bars)?
+            .label(name)
+            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], color.filled()));
     }
     let figures = rows.iter().enumerate().map(|(at, row)| {
         let text = format!("{:.4} % of {:.0} M", percent(row), row.operations as f64 / 2e6);

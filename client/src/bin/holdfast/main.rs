@@ -6,6 +6,8 @@ mod commands;
 mod describe;
 mod failure;
 mod generate;
+#[cfg(feature = "lab")]
+mod lab;
 mod output;
 mod value;
 

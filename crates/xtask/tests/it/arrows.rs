@@ -28,7 +28,9 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows { from: "holdfast-proto", to: &[], in_tests: &[] },
     Arrows { from: "holdfastd", to: &["engine", "holdfast-proto"], in_tests: &["history", "holdfast"] },
-    Arrows { from: "holdfast", to: &["holdfast-proto"], in_tests: &["holdfastd"] },
+    // The laboratory is for the command line alone: the library is built without it.
+    Arrows { from: "holdfast", to: &["holdfast-proto", "lab"], in_tests: &["holdfastd"] },
+    Arrows { from: "lab", to: &["local-storage", "rqspinlock"], in_tests: &[] },
     // For tests alone: nothing ships it.
     Arrows { from: "history", to: &[], in_tests: &[] },
     Arrows { from: "bench", to: &["engine", "kernel-maps", "local-storage", "owners", "rqspinlock"], in_tests: &[] },

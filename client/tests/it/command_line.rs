@@ -134,6 +134,44 @@ fn the_environment_is_not_in_the_usage() {
 }
 
 #[test]
+fn the_lab_needs_no_server_and_tells_both_guards_apart() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let svg = directory.path().join("spurious.svg");
+    let arguments = [
+        "lab",
+        "spurious",
+        "--tasks",
+        "1,3",
+        "--operations",
+        "20000",
+        "-o",
+        "json",
+        "--svg",
+        svg.to_str().expect("UTF-8"),
+    ];
+    let output = holdfast("http://127.0.0.1:1", &arguments);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{output:?}");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(stdout(&output)).expect("JSON");
+    let kinds: Vec<_> = rows.iter().map(|row| (row["tasks_per_processor"].as_u64(), row["guard"].as_str())).collect();
+    let (legacy, ours) = (Some("percpu-counter"), Some("rqspinlock"));
+    assert_eq!(kinds, [(Some(1), legacy), (Some(1), ours), (Some(3), legacy), (Some(3), ours)]);
+    for row in &rows {
+        assert_eq!((row["operations"].as_u64(), row["deadlocks"].as_u64()), (Some(20_000), Some(0)), "{row}");
+        assert!(row["guard"] != "rqspinlock" || row["busy"] == 0, "nobody recurs: {row}");
+        assert!(row["served_per_second"].as_f64().is_some_and(|rate| rate > 0.0), "{row}");
+    }
+    let drawn = std::fs::read_to_string(&svg).expect("a picture");
+    assert!(drawn.starts_with("<svg") && drawn.contains("percpu-counter") && drawn.contains("3 tasks"), "{drawn}");
+
+    let output =
+        holdfast("http://127.0.0.1:1", &["lab", "spurious", "--operations", "1000", "--svg", "/nowhere/at/all.svg"]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(stderr(&output).contains("cannot draw /nowhere/at/all.svg"), "{output:?}");
+    let output = holdfast("http://127.0.0.1:1", &["lab", "spurious", "--tasks", "257"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
 fn bash_completes_commands_options_and_choices() {
     // As bash does at a tab: the words so far, then what could be the last.
     let script = r#"

@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod config;
 mod engine;
 mod error;
 mod maps;
@@ -23,7 +24,8 @@ mod refusal;
 mod types;
 mod worker;
 
-pub use crate::engine::{Config, Engine, SIMULATED_PER_CALL, StartError};
+pub use crate::engine::{Engine, SIMULATED_PER_CALL};
+pub use config::{Config, StartError};
 /// For whoever configures an engine: where its threads may go.
 pub use cpu_executor;
 pub use cpu_executor::WorkerInfo;

@@ -50,8 +50,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-// The environment's endpoint is not clap's business: clap would take it for something typed, and print it in every
-// usage.
+// The environment's endpoint is not clap's business: it would print it in every usage, as if it had been typed.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Common {
@@ -175,14 +174,8 @@ Examples:
     Admin(AdminCommand),
     /// Try what the two guards do, in this process and without a server
     #[cfg(feature = "lab")]
-    #[command(
-        subcommand,
-        after_help = "\
-Examples:
-  holdfast lab spurious
-  holdfast lab spurious --operations 1000000 -o json"
-    )]
-    Lab(LabCommand),
+    #[command(subcommand, after_help = crate::lab::EXAMPLES)]
+    Lab(crate::lab::LabCommand),
     /// Print what makes a shell complete commands and options
     #[command(after_help = "\
 Examples:
@@ -552,44 +545,6 @@ pub struct SimulatedArgs {
     /// How many: ids FIRST, FIRST + 1 and so on
     #[arg(long, value_name = "N", value_parser = value::unsigned::<u64>, allow_negative_numbers = true)]
     pub count: u64,
-}
-
-#[cfg(feature = "lab")]
-#[derive(Debug, Subcommand)]
-pub enum LabCommand {
-    /// Count refusals without recursion: threads that share a processor, each with an owner of its own
-    ///
-    /// Each thread makes and deletes the value of an owner that nobody else has, first under the guard that Linux had before
-    /// (percpu-counter: one counter a processor), then under the locks alone (rqspinlock), in turns. Nobody recurs, so every
-    /// refusal is spurious: a thread was interrupted in the middle of an operation, and the counter took that for recursion.
-    #[command(after_help = "\
-Examples:
-  holdfast lab spurious                                # a minute or two
-  holdfast lab spurious --operations 1000000           # a moment
-  holdfast lab spurious --tasks 1,2,4,8,16 --svg spurious.svg
-  holdfast lab spurious -o json | jq '.[].busy'
-
-Columns:
-  BUSY      get-or-creates that were refused, and their share
-  DEADLOCK  refused by a lock, which would be wrong: nobody recurs
-  TIMEOUT   refused by a lock after 250 ms: the machine stalled a holder
-  SERVED    operations a second that were not refused, in millions
-  P99       of the time of one operation, MAX the longest one")]
-    Spurious(SpuriousArgs),
-}
-
-#[cfg(feature = "lab")]
-#[derive(Args, Debug)]
-pub struct SpuriousArgs {
-    /// Threads on each processor that this process may use: a row for each number and guard
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "2,8", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub tasks: Vec<u16>,
-    /// Operations of each row
-    #[arg(long, value_name = "N", default_value = "100000000", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000_000))]
-    pub operations: u64,
-    /// Draw the refusals into this file as well
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

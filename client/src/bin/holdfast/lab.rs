@@ -1,15 +1,57 @@
-//! The laboratory's commands: what is run, how far it is, and what came of it.
+//! The laboratory's commands: what can be typed, how far a run is, and what came of it.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::{Args, Subcommand, ValueHint};
 use indicatif::{ProgressBar, ProgressStyle};
 use lab::spurious::{self, Config, Row};
 use serde_json::{Value as Json, json};
 
-use crate::args::{LabCommand, SpuriousArgs};
 use crate::failure::Failure;
 use crate::output::{Listing, Output};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  holdfast lab spurious
+  holdfast lab spurious --operations 1000000 -o json";
+
+#[derive(Debug, Subcommand)]
+pub enum LabCommand {
+    /// Count refusals without recursion: threads that share a processor, each with an owner of its own
+    ///
+    /// Each thread makes and deletes the value of an owner that nobody else has, first under the guard that Linux had before
+    /// (percpu-counter: one counter a processor), then under the locks alone (rqspinlock), in turns. Nobody recurs, so every
+    /// refusal is spurious: a thread was interrupted in the middle of an operation, and the counter took that for recursion.
+    #[command(after_help = "\
+Examples:
+  holdfast lab spurious                                # a minute or two
+  holdfast lab spurious --operations 1000000           # a moment
+  holdfast lab spurious --tasks 1,2,4,8,16 --svg spurious.svg
+  holdfast lab spurious -o json > spurious.json
+
+Columns:
+  BUSY      get-or-creates that were refused, and their share
+  DEADLOCK  refused by a lock, which would be wrong: nobody recurs
+  TIMEOUT   refused by a lock after 250 ms: the machine stalled a holder
+  SERVED    operations a second that were not refused, in millions
+  P99       of the time of one operation, MAX the longest one")]
+    Spurious(SpuriousArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct SpuriousArgs {
+    /// Threads on each processor that this process may use: a row for each number and guard
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "2,8", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub tasks: Vec<u16>,
+    /// Operations of each row
+    #[arg(long, value_name = "N", default_value = "100000000", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000_000))]
+    pub operations: u64,
+    /// Draw the refusals into this file as well
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub svg: Option<PathBuf>,
+}
 
 const HEADER: &[&str] = &["TASKS", "GUARD", "OPERATIONS", "BUSY", "DEADLOCK", "TIMEOUT", "SERVED", "P99", "MAX"];
 

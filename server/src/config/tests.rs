@@ -34,6 +34,7 @@ drain-notice-ms = 15
 drain-timeout-ms = 16
 log = "warn,holdfastd=debug"
 log-format = "json"
+guard = "percpu-counter"
 "#;
 
 fn options(file: &str) -> Options {
@@ -61,6 +62,7 @@ fn every_option_arrives_where_it_belongs() {
     assert_eq!(config.workers.cpus, Some(vec![0, 1, 3]));
     assert_eq!((config.workers.per_cpu, config.workers.mailbox, config.io_threads), (2, 16, 3));
     assert_eq!(config.engine.lock_timeout, Duration::from_millis(40));
+    assert_eq!(config.engine.guard, engine::Guard::PerCpuCounter);
     assert!(config.engine.owners.simulated);
     assert_eq!((config.engine.max_maps, config.engine.owners.max_owners), (7, 8));
     assert_eq!((config.engine.max_owner_bytes, config.engine.max_bytes), (Some(18), Some(19)));

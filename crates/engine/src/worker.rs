@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cpu_executor::{Background, Job, Responder};
-use local_storage::{Context, GetError, MapFree, OwnerSlot, Progress, Tidy, Value};
+use local_storage::{Context, MapFree, OwnerSlot, Progress, Stopped, Tidy, Value};
 use owners::{Owner, Registry};
 use rqspinlock::EventsHandle;
 
@@ -184,7 +184,7 @@ impl Worker {
     fn get(&self, map: &Map, owner: &OwnerHandle) -> Reply {
         match map.core.get(&self.cx, owner.attachment()) {
             Ok(value) => Ok(Done::Read(value)),
-            Err(GetError) => Err(refusal::stopped()),
+            Err(Stopped) => Err(refusal::stopped()),
         }
     }
 

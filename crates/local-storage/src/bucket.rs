@@ -42,6 +42,8 @@ const ROW: usize = 64;
 pub(crate) struct Buckets {
     locks: Box<[Lock]>,
     heads: Box<[Link]>,
+    /// A chain's number without so many bits is that of its group.
+    group_bits: u32,
     /// Groups that have ever had an element: the others need not be looked through.
     used: Box<[AtomicBool]>,
 }
@@ -51,8 +53,9 @@ impl Buckets {
     pub(crate) fn new(count: usize, chains: usize) -> Option<Buckets> {
         assert!(count.is_power_of_two() && chains.is_power_of_two() && count <= chains);
         let groups = count.div_ceil(ROW);
+        let group_bits = (chains / groups).trailing_zeros();
         // SAFETY: all-zero bytes are an unlocked RawRqSpinLock, as its documentation says, a null AtomicPtr, and false.
-        unsafe { Some(Buckets { locks: zeroed(count)?, heads: zeroed(chains)?, used: zeroed(groups)? }) }
+        unsafe { Some(Buckets { locks: zeroed(count)?, heads: zeroed(chains)?, group_bits, used: zeroed(groups)? }) }
     }
 
     /// How many buckets there are.
@@ -67,9 +70,8 @@ impl Buckets {
 
     /// The bucket of an owner.
     pub(crate) fn of(&self, owner: u64) -> usize {
-        let chain = self.chain(owner);
-        let (row, within) = (self.row(), chain & (self.row() - 1));
-        chain / (row * self.chains_each()) * row + within
+        let (chain, row) = (self.chain(owner), self.row());
+        (chain >> self.group_bits) * row + (chain & (row - 1))
     }
 
     pub(crate) fn lock(&self, bucket: usize) -> &RawRqSpinLock {
@@ -118,13 +120,14 @@ impl Buckets {
     pub(crate) fn push(&self, element: NonNull<Element>) {
         // SAFETY: ours until the store below, then kept by the lock.
         let header = unsafe { element.as_ref() };
-        let used = &self.used[self.of(header.owner()) / ROW];
+        let chain = self.chain(header.owner());
+        let used = &self.used[chain >> self.group_bits];
         // Looked at first: nearly always it is, and others look, too.
         if !used.load(Ordering::Relaxed) {
             // Release: as for the head, below.
             used.store(true, Ordering::Release);
         }
-        let head = self.head(header.owner());
+        let head = &self.heads[chain];
         header.next.store(head.load(Ordering::Relaxed), Ordering::Relaxed);
         // Release: publishes the element to readers, who load with Acquire.
         head.store(element.as_ptr(), Ordering::Release);

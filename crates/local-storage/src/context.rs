@@ -110,6 +110,7 @@ impl Context {
         &self.guard
     }
 
+    #[cold]
     pub(crate) fn run_hook(&self, event: &Event<'_>) -> Result<(), Stopped> {
         let Some(hooks) = &self.hooks else { return Ok(()) };
         self.depth.set(self.depth() + 1);

@@ -190,8 +190,3 @@ impl From<Stopped> for DeleteError {
         DeleteError::Stopped
     }
 }
-
-/// Why a value was not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a hook ended the operation")]
-pub struct GetError;

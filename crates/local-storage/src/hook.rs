@@ -96,21 +96,7 @@ impl Passed {
         map: &'a Arc<StorageMap>,
         event: impl FnOnce() -> (&'a dyn Owner, Option<Value>, Option<&'a [u8]>),
     ) -> Result<(), Stopped> {
-        if !map.attached.has(point) {
-            return Ok(());
-        }
-        self.run(cx, point, map, event)
-    }
-
-    #[cold]
-    fn run<'a>(
-        &mut self,
-        cx: &Context,
-        point: HookPoint,
-        map: &'a Arc<StorageMap>,
-        event: impl FnOnce() -> (&'a dyn Owner, Option<Value>, Option<&'a [u8]>),
-    ) -> Result<(), Stopped> {
-        if self.0 & point as u8 != 0 {
+        if !map.attached.has(point) || self.0 & point as u8 != 0 {
             return Ok(());
         }
         self.0 |= point as u8;

@@ -88,7 +88,7 @@ mod write;
 
 pub use context::{Context, VersionClock};
 pub use element::Field;
-pub use error::{CreateMapError, DeleteError, GetError, Refusal, Scope, Site, UpdateError};
+pub use error::{CreateMapError, DeleteError, Refusal, Scope, Site, UpdateError};
 pub use guard::{Guard, KINDS, Processor};
 pub use hook::{Event, HookPoint, Hooks, Stopped};
 pub use map::{Cursor, Listed, MapId, MapSpec, Mode, Page, StorageMap, Value, Version, Written};

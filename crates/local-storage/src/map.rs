@@ -10,7 +10,7 @@ use crate::Owner;
 use crate::bucket::Buckets;
 use crate::context::{Context, Held};
 use crate::element::{self, Element};
-use crate::error::{CreateMapError, GetError, Refusal, Site, UpdateError};
+use crate::error::{CreateMapError, Refusal, Site, UpdateError};
 use crate::guard::KINDS;
 use crate::hook::{Attached, HookPoint, Passed, Stopped};
 use crate::quota::Quota;
@@ -247,10 +247,9 @@ impl StorageMap {
     }
 
     /// The owner's value, by a call that runs hooks and is counted by the legacy guard; both are for a pinned thread.
-    pub fn get(self: &Arc<Self>, cx: &Context, owner: &impl Owner) -> Result<Option<Value>, GetError> {
+    pub fn get(self: &Arc<Self>, cx: &Context, owner: &impl Owner) -> Result<Option<Value>, Stopped> {
         let _counted = cx.guard().count(self.spec.kind);
-        let looked_up = Passed::default().at(cx, HookPoint::LookupEnter, self, || (owner, self.lookup(owner), None));
-        looked_up.map_err(|Stopped| GetError)?;
+        Passed::default().at(cx, HookPoint::LookupEnter, self, || (owner, self.lookup(owner), None))?;
         Ok(self.lookup(owner))
     }
 

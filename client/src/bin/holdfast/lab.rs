@@ -87,7 +87,7 @@ fn guard(row: &Row) -> &'static str {
 }
 
 fn cells(row: &Row) -> Vec<String> {
-    let busy = match row.busy {
+    let busy = match row.met.busy {
         0 => "0".to_owned(),
         busy => format!("{busy} ({:.4}%)", row.busy_share() * 100.0),
     };
@@ -96,11 +96,11 @@ fn cells(row: &Row) -> Vec<String> {
         guard(row).to_owned(),
         row.operations.to_string(),
         busy,
-        row.deadlocks.to_string(),
-        row.timeouts.to_string(),
+        row.met.deadlocks.to_string(),
+        row.met.timeouts.to_string(),
         format!("{:.2} M/s", row.served_per_second() / 1e6),
-        time(row.latency.value_at_quantile(0.99)),
-        time(row.latency.max()),
+        time(row.met.latency.value_at_quantile(0.99)),
+        time(row.met.latency.max()),
     ]
 }
 
@@ -109,14 +109,14 @@ fn json_of(row: &Row) -> Json {
         "tasks_per_processor": row.tasks,
         "guard": guard(row),
         "operations": row.operations,
-        "busy": row.busy,
+        "busy": row.met.busy,
         "busy_share_of_get_or_creates": row.busy_share(),
-        "deadlocks": row.deadlocks,
-        "timeouts": row.timeouts,
+        "deadlocks": row.met.deadlocks,
+        "timeouts": row.met.timeouts,
         "served_per_second": row.served_per_second(),
-        "p50_ns": row.latency.value_at_quantile(0.5),
-        "p99_ns": row.latency.value_at_quantile(0.99),
-        "max_ns": row.latency.max(),
+        "p50_ns": row.met.latency.value_at_quantile(0.5),
+        "p99_ns": row.met.latency.value_at_quantile(0.99),
+        "max_ns": row.met.latency.max(),
     })
 }
 

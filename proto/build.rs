@@ -5,11 +5,12 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "holdfast/v1/types.proto",
     "holdfast/v1/map_service.proto",
     "holdfast/v1/storage_service.proto",
     "holdfast/v1/owner_service.proto",
+    "holdfast/v1/program_service.proto",
     "holdfast/v1/admin_service.proto",
 ];
 

@@ -136,9 +136,8 @@ impl<'a> Words<'a> {
 
     fn next(&mut self) -> Option<Word<'a>> {
         let word = self.peek()?;
-        let end = Word { text: self.rest.text, ..self.rest };
-        let skipped = end.text.len() - end.text.trim_ascii_start().len();
-        self.rest = end.behind(skipped + word.text.len());
+        let blanks = self.rest.text.len() - self.rest.text.trim_ascii_start().len();
+        self.rest = self.rest.behind(blanks + word.text.len());
         Some(word)
     }
 
@@ -354,8 +353,8 @@ impl Display for Step {
         match StepAction::try_from(self.action) {
             Ok(StepAction::Hold) => return write!(f, " {}ms", self.milliseconds),
             Ok(StepAction::Rendezvous) => {
-                // A name of several words, or none, cannot be written so that it is read again.
-                if !self.meeting.contains(|c: char| c.is_ascii_whitespace()) && !self.meeting.is_empty() {
+                // A name of several words cannot be written so that it is read again.
+                if !self.meeting.contains(|c: char| c.is_ascii_whitespace()) {
                     write!(f, " {}", self.meeting)?;
                 }
                 return write!(f, " {} {}ms", self.parties, self.milliseconds);

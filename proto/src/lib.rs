@@ -4,8 +4,9 @@
 //! The `.proto` files are the contract and carry the documentation of every
 //! call, field and error; `proto/README.md` tells the conventions they share.
 //! This crate adds only what the generator cannot know: [`OwnerRef`], one type
-//! for the `owner` that each request has as a type of its own, and the short
-//! names of [`Reason`](v1::Reason).
+//! for the `owner` that each request has as a type of its own, the short names of
+//! [`Reason`](v1::Reason) and [`HookPoint`](v1::HookPoint), and the text form of
+//! a program's [`Step`](v1::Step).
 //!
 //! The descriptors of the error details (`google.rpc.ErrorInfo` and the others)
 //! are not in [`FILE_DESCRIPTOR_SET`]: `tonic_types::pb::FILE_DESCRIPTOR_SET` has
@@ -13,9 +14,11 @@
 #![forbid(unsafe_code)]
 
 mod owner;
+mod program;
 mod reason;
 
 pub use owner::OwnerRef;
+pub use program::StepError;
 
 /// The generated messages, clients and servers of package `holdfast.v1`.
 ///

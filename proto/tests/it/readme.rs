@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use holdfast_proto::v1::Reason;
+use holdfast_proto::v1::{HookPoint, Reason, Step};
 
 use crate::{comment, pool};
 
@@ -58,4 +58,21 @@ fn the_service_table_has_exactly_the_calls() {
         .flat_map(|service| service.methods().map(|call| call.full_name().to_owned()).collect::<Vec<_>>())
         .collect();
     assert_eq!(told, expected);
+}
+
+#[test]
+fn the_examples_of_steps_are_steps() {
+    for row in table("| step | does |") {
+        let text = row[0].trim_matches('`');
+        let step: Step = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(step.to_string(), text);
+    }
+}
+
+#[test]
+fn all_hook_points_are_named() {
+    for point in HookPoint::ALL {
+        let name = format!("`{}`", point.short_name());
+        assert!(README.contains(&name), "README.md does not name {name}");
+    }
 }

@@ -248,7 +248,7 @@ impl Worker {
         match free.steps.step(&self.cx, FREE_STEP) {
             Progress::Done { freed } => {
                 self.shared.maps.remove(&free.map);
-                self.shared.programs.map_gone(free.map.id(), &self.shared.maps);
+                self.shared.programs.map_gone(free.map.id());
                 tracing::info!(map = %free.map.spec.name, map_id = free.map.id(), freed, "map freed");
                 free.responder.send(Ok(Done::Freed(freed)));
                 return Background::Again;

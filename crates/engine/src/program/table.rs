@@ -197,7 +197,8 @@ impl Programs {
             counters,
         };
         state.programs.insert(id, Arc::new(program));
-        self.renew(state, maps);
+        self.renew(state);
+        self.tell_those_of(map.as_ref(), maps);
         Ok(id)
     }
 
@@ -207,17 +208,29 @@ impl Programs {
         let found = state.programs.values().find(|program| program.name == name).map(|program| program.id);
         let program = found.and_then(|id| state.programs.remove(&id));
         let program = program.ok_or_else(|| Error::ProgramNotFound { name: name.to_owned() })?;
-        self.renew(state, maps);
+        self.renew(state);
+        match &program.map {
+            None => self.tell_those_of(None, maps),
+            Some((_, map)) => _ = map.upgrade().map(|map| self.tell(&map)),
+        }
         Ok(Detached(program))
     }
 
     /// A map has gone, and its programs go with it.
-    pub(crate) fn map_gone(&self, id: MapId, maps: &Maps) {
+    pub(crate) fn map_gone(&self, id: MapId) {
         let mut state = self.state();
         let before = state.programs.len();
         state.programs.retain(|_, program| program.map.as_ref().is_none_or(|(map, _)| *map != id));
         if state.programs.len() < before {
-            self.renew(state, maps);
+            self.renew(state);
+        }
+    }
+
+    /// Tells the map of a program; all, where it has none. A map that comes to be meanwhile is told by whoever makes it.
+    fn tell_those_of(&self, map: Option<&Arc<Map>>, maps: &Maps) {
+        match map {
+            Some(map) => self.tell(map),
+            None => maps.all().iter().for_each(|map| self.tell(map)),
         }
     }
 
@@ -273,7 +286,7 @@ impl Programs {
         self.names_cgroups.load(Ordering::Relaxed)
     }
 
-    fn renew(&self, mut state: MutexGuard<'_, State>, maps: &Maps) {
+    fn renew(&self, mut state: MutexGuard<'_, State>) {
         let mut table = Table::default();
         state.programs.values().for_each(|program| table.add(program));
         state.table = Arc::new(table);
@@ -282,9 +295,6 @@ impl Programs {
         self.names_cgroups.store(names_cgroups, Ordering::Relaxed);
         // Release: pairs with `table_after`.
         self.generation.fetch_add(1, Ordering::Release);
-        drop(state);
-        // A map that comes to be meanwhile is told by whoever makes it.
-        maps.all().iter().for_each(|map| self.tell(map));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -7,6 +7,7 @@ mod histories;
 mod oracle;
 mod owners;
 mod pid_reuse;
+mod programs;
 mod quota;
 
 use std::fmt::Display;

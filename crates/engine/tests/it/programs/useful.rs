@@ -1,0 +1,86 @@
+//! Programs that are of use, as they are shipped as examples.
+
+use engine::Credentials;
+
+use super::*;
+
+#[tokio::test]
+async fn a_stamp_of_the_last_writer() {
+    let engine = lab(Guard::RqSpinLock, &["m"]);
+    let (name, value_type) = ("stamps".to_owned(), String::new());
+    engine.create_map(MapSpec { name, kind: OwnerKind::Task, value_size: 16, max_elements: 100, value_type }).unwrap();
+    engine.create_simulated_owners(OwnerKind::Task, 1, 1).await.unwrap();
+    let at = |offset, width, operand| Part { field: Field { offset, width }, operand };
+    let parts = vec![at(0, 8, Operand::Time), at(8, 4, Operand::CallerPid), at(12, 4, Operand::CallerUid)];
+    let stamp = always(Action::Set { place: place("stamps", Whose::Current), parts });
+    engine.attach_program(program("stamp", HookPoint::UpdateEnter, Some("m"), vec![stamp])).await.unwrap();
+    let before = std::time::SystemTime::now();
+    let caller = Some(Credentials { pid: 17, uid: 1000 });
+    let conditions = Conditions { caller, ..Conditions::default() };
+    engine.update("m", &simulated(1), value(1), UpdateMode::Any, conditions).await.unwrap();
+    let stamp = engine.get("stamps", &simulated(1)).unwrap().value;
+    let number = |range: std::ops::Range<usize>| {
+        let mut bytes = [0; 8];
+        bytes[..range.len()].copy_from_slice(&stamp[range]);
+        u64::from_le_bytes(bytes)
+    };
+    let time = std::time::UNIX_EPOCH + Duration::from_nanos(number(0..8));
+    assert!(time >= before && time <= std::time::SystemTime::now(), "{time:?}");
+    assert_eq!((number(8..12), number(12..16)), (17, 1000));
+}
+
+#[tokio::test]
+async fn conditions_and_results() {
+    let engine = lab(Guard::RqSpinLock, &["m", "n"]);
+    owners_on(&engine, &[]).await;
+    let when = |step, outcome, at: Step| Step { condition: Some(Condition { step, outcome }), ..at };
+    let steps = vec![
+        get("n"),
+        when(0, Outcome::Failed, set_of("n", Whose::Current, 100)),
+        when(0, Outcome::Done, add_of("n", Whose::Current, Operand::Delta(Field::default()))),
+        when(2, Outcome::Zero, add("n", 1)),
+        when(2, Outcome::NonZero, add_of("n", Whose::Current, Operand::Result(0))),
+    ];
+    engine.attach_program(program("p", HookPoint::UpdateEnter, Some("m"), steps)).await.unwrap();
+    // 2 is there. 100: first; 100 + (9 - 2) + 100; 207 - 2 + 207; less 412 by a change of -412: 0, and one more.
+    for (number, expected) in [(2, 100), (9, 207), (7, 412), (7_u64.wrapping_sub(412), 1)] {
+        set(&engine, "m", &simulated(1), number).await.unwrap();
+        assert_eq!(read(&engine, "n", 1), Some(expected));
+    }
+    let info = info(&engine, "p");
+    let counts: Vec<_> = info.steps.iter().map(|step| (step.done, step.left_out)).collect();
+    assert_eq!(counts, [(3, 0), (1, 3), (3, 1), (1, 3), (2, 2)]);
+}
+
+/// A cgroup's total follows its tasks' values: by what changes, and by what goes with a task.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_total_of_a_cgroups_tasks() {
+    let engine = lab(Guard::RqSpinLock, &["tasks"]);
+    map(&engine, "totals", OwnerKind::Cgroup);
+    let delta = || add_of("totals", Whose::Cgroup, Operand::Delta(Field::default()));
+    for hook in [HookPoint::BucketLocked, HookPoint::OwnerExit] {
+        engine.attach_program(program(&hook.to_string(), hook, Some("tasks"), vec![delta()])).await.unwrap();
+    }
+    let sleepers: Vec<_> = (0..3).map(|_| Sleeper::start()).collect();
+    for (number, sleeper) in sleepers.iter().enumerate() {
+        set(&engine, "tasks", &task(sleeper.pid()), 10 * (number as u64 + 1)).await.unwrap();
+    }
+    let path = std::fs::read_to_string(format!("/proc/{}/cgroup", sleepers[0].pid())).unwrap();
+    let path = path.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned);
+    let Some(path) = path.filter(|path| engine.identify(&OwnerRef::CgroupPath(path.clone())).is_ok()) else {
+        let failed = failures(&info(&engine, "bucket_locked"));
+        assert_eq!(failed, [vec![(Failure::OwnerNotFound, 3)]]);
+        return skipped("a total of a cgroup's tasks", "the tasks here are in no version 2 cgroup that can be seen");
+    };
+    let total = || {
+        let got = engine.get("totals", &OwnerRef::CgroupPath(path.clone())).unwrap();
+        u64::from_le_bytes(got.value.try_into().unwrap())
+    };
+    assert_eq!(total(), 60);
+    set(&engine, "tasks", &task(sleepers[1].pid()), 2).await.unwrap();
+    assert_eq!(total(), 42);
+    engine.delete("tasks", &task(sleepers[0].pid()), Conditions::default()).await.unwrap();
+    assert_eq!(total(), 32);
+    drop(sleepers);
+    wait_until("the values of the exited are taken off", || total() == 0);
+}

@@ -271,6 +271,7 @@ fn limits(config: &Config, descriptors: &Descriptors) -> Limits {
         default_page_size: pages::DEFAULT_SIZE as i32,
         max_message_bytes: config.max_message_size as u64,
         max_connections: descriptors.connections as u64,
+        max_programs: engine::program::limits::PROGRAMS as u64,
         mailbox_capacity: config.workers.mailbox as u64,
     }
 }

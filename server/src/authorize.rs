@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use engine::Peer;
+use engine::{Credentials, Peer};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -24,6 +24,16 @@ impl fmt::Display for Caller {
     }
 }
 
+impl Caller {
+    /// Who it is, where the kernel has said so.
+    pub fn credentials(&self) -> Option<Credentials> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(peer) => Some(Credentials { pid: u32::try_from(peer.pid).unwrap_or_default(), uid: peer.uid }),
+        }
+    }
+}
+
 /// What a call does, as far as permission goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -39,6 +49,10 @@ pub enum Action {
     ReadOwners,
     /// Create or destroy simulated owners.
     ManageOwners,
+    /// Attach or detach programs.
+    ManagePrograms,
+    /// List programs and what came of them.
+    ReadPrograms,
     /// Read what the server says of itself.
     ReadServer,
 }

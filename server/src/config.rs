@@ -190,6 +190,7 @@ impl Options {
     fn set_limits(&self, config: &mut Config) -> Result<(), ConfigError> {
         let engine = &mut config.engine;
         engine.owners.simulated = self.allow_simulated_owners.unwrap_or(engine.owners.simulated);
+        engine.lab_steps = self.allow_lab_steps.unwrap_or(engine.lab_steps);
         set(&mut engine.max_maps, self.max_maps, "max-maps", 1, 1 << 20)?;
         set(&mut engine.owners.max_owners, self.max_owners, "max-owners", 1, 1 << 28)?;
         engine.max_owner_bytes = bytes_or_no_limit(self.max_owner_bytes, engine.max_owner_bytes);

@@ -1,6 +1,8 @@
 //! Between the wire's types and the domain's. Nothing is looked up here: what is wrong in itself is refused, the rest is
 //! the engine's business.
 
+pub mod programs;
+
 use bytes::Bytes;
 use engine::{
     Identity, ListedElement, MapInfo, MapSpec, MapState, OwnerId, OwnerInfo, OwnerKind, OwnerRef, OwnerState,

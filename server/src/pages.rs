@@ -76,6 +76,10 @@ pub enum Listing {
     Elements,
     /// Owners of a kind, as the wire numbers kinds; 0 lists all.
     Owners(i32),
+    /// Programs, by id.
+    Programs,
+    /// Events of programs, by their numbers.
+    ProgramEvents,
 }
 
 /// Issues and checks page tokens.

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Error, Invalid, LockPlace, QuotaOf};
+use engine::{Deadlock, Error, Invalid, LockPlace, QuotaOf};
 use holdfast_proto::ERROR_DOMAIN;
 use holdfast_proto::v1::Reason;
 use tonic::metadata::MetadataMap;
@@ -20,6 +20,8 @@ use crate::authorize::Denied;
 
 /// When to come back to a lock that somebody holds for long.
 const RETRY_LOCK: Duration = Duration::from_millis(100);
+/// When to come back to two locks of which another worker has one. It needs the time of its operation, and to be another time than the other's.
+const RETRY_DEADLOCK: Duration = Duration::from_millis(10);
 /// When to come back to a worker with a full mailbox: it empties thousands of jobs in that time.
 const RETRY_OVERLOADED: Duration = Duration::from_millis(20);
 /// The other call may have been interrupted in the middle: for a turn of the scheduler.
@@ -96,17 +98,58 @@ fn shortened(text: &str) -> Cow<'_, str> {
 /// What the engine refused.
 pub fn refused(error: Error) -> Status {
     let message = error.to_string();
+    match refusal(error) {
+        Some(refusal) => refusal.status(message),
+        None => internal(message),
+    }
+}
+
+/// An error that was nobody's answer: what a step of a program met.
+pub fn told(error: Error) -> Told {
+    let message = error.to_string();
+    let (reason, metadata) =
+        refusal(error).map_or((Reason::Internal, Vec::new()), |refusal| (refusal.reason, refusal.metadata));
+    let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Told { reason, message: shortened(&message).into_owned(), metadata }
+}
+
+/// What can be told of an error.
+#[derive(Debug)]
+pub struct Told {
+    /// Why.
+    pub reason: Reason,
+    /// In words.
+    pub message: String,
+    /// Facts for programs.
+    pub metadata: HashMap<String, String>,
+}
+
+/// None for what is a bug, or a failure of the machine.
+fn refusal(error: Error) -> Option<Refusal> {
+    let message = error.to_string();
     let refusal = match error {
-        Error::LockTimeout { place } => {
-            at(place, Refusal::new(Code::Unavailable, Reason::LockTimeout)).push_back(RETRY_LOCK)
+        Error::Deadlock { worker, place, cycle } => deadlock(cycle, |refusal| at(worker, place, refusal)),
+        Error::LockTimeout { worker, place } => {
+            at(worker, place, Refusal::new(Code::Unavailable, Reason::LockTimeout)).push_back(RETRY_LOCK)
         }
         Error::Busy => Refusal::new(Code::Unavailable, Reason::StorageBusy).push_back(RETRY_BUSY),
+        Error::Program { program, id, step, at, error } => refusal(*error)?
+            .with("program", program)
+            .with("program_id", id)
+            .with("step", step + 1)
+            .with("hook", at.hook)
+            .with("hook_map", at.map)
+            .with("hook_owner_id", at.owner),
+        Error::ProgramDepth { program, limit } => {
+            Refusal::new(Code::Aborted, Reason::ProgramDepth).with("skipped", program).with("limit", limit)
+        }
+        Error::ProgramBudget { .. } => Refusal::new(Code::ResourceExhausted, Reason::ProgramBudget),
         Error::DeadlinePassed => Refusal::new(Code::DeadlineExceeded, Reason::RequestDeadline),
         Error::Overloaded { worker, queued } => Refusal::new(Code::ResourceExhausted, Reason::Overloaded)
             .with("worker", worker)
             .with("queued", queued)
             .retry_after(RETRY_OVERLOADED),
-        Error::ShuttingDown => return shutting_down(),
+        Error::ShuttingDown => Refusal::new(Code::Unavailable, Reason::ShuttingDown).push_back(RETRY_ELSEWHERE),
         Error::MapNotFound { name } => Refusal::new(Code::NotFound, Reason::MapNotFound).with("map", name),
         Error::MapExists { name, id } => {
             Refusal::new(Code::AlreadyExists, Reason::MapExists).with("map", name).with("map_id", id)
@@ -118,6 +161,19 @@ pub fn refused(error: Error) -> Status {
         Error::MapLimit { limit } => {
             Refusal::new(Code::ResourceExhausted, Reason::MapLimit).quota("server:maps".to_owned(), limit, &message)
         }
+        Error::ProgramExists { name, id } => {
+            Refusal::new(Code::AlreadyExists, Reason::ProgramExists).with("program", name).with("program_id", id)
+        }
+        Error::ProgramNotFound { name } => Refusal::new(Code::NotFound, Reason::ProgramNotFound).with("program", name),
+        Error::ProgramLimit { limit } => Refusal::new(Code::ResourceExhausted, Reason::ProgramLimit).quota(
+            "server:programs".to_owned(),
+            limit,
+            &message,
+        ),
+        Error::InvalidProgram { field, problem } => {
+            Refusal::new(Code::InvalidArgument, Reason::InvalidProgram).field(&field, &problem)
+        }
+        Error::LabStepsOff => Refusal::new(Code::FailedPrecondition, Reason::LabStepsOff),
         Error::MapFull { name, max_elements } => Refusal::new(Code::ResourceExhausted, Reason::MapFull)
             .quota(format!("map:{name}"), max_elements, &message)
             .with("map", name),
@@ -136,16 +192,38 @@ pub fn refused(error: Error) -> Status {
         Error::OwnerExited { owner } => Refusal::new(Code::NotFound, Reason::OwnerExited).with("owner_id", owner),
         Error::OwnerDenied { problem: _ } => Refusal::new(Code::PermissionDenied, Reason::PermissionDenied),
         Error::SimulatedOwnersOff => Refusal::new(Code::FailedPrecondition, Reason::SimulatedOwnersOff),
-        Error::Invalid { field, kind, problem } => return invalid(reason_of(kind), field, &problem),
-        // No operation of this version takes two storages or two buckets, so that nothing can meet itself: a deadlock is a
-        // bug. What is left of memory is the machine's matter, and the operator's.
-        Error::Deadlock { .. } | Error::OutOfMemory | Error::Internal { problem: _ } => return internal(message),
+        Error::Invalid { field, kind, problem } => {
+            Refusal::new(Code::InvalidArgument, reason_of(kind)).field(field, &problem)
+        }
+        // What is left of memory is the machine's matter, and the operator's.
+        Error::OutOfMemory | Error::Internal { problem: _ } => return None,
     };
-    refusal.status(message)
+    Some(refusal)
+}
+
+/// `at` says which lock it was.
+fn deadlock(cycle: Deadlock, at: impl FnOnce(Refusal) -> Refusal) -> Refusal {
+    let aborted = |reason| Refusal::new(Code::Aborted, reason);
+    match cycle {
+        Deadlock::Aa => at(aborted(Reason::LockDeadlockAa)),
+        Deadlock::Nesting => at(aborted(Reason::LockNesting)),
+        Deadlock::Abba { other, held } => {
+            let mut refusal = at(aborted(Reason::LockDeadlockAbba)).retry_after(RETRY_DEADLOCK);
+            if let Some(other) = other {
+                refusal = refusal.with("other_worker", other);
+            }
+            match held {
+                None => refusal,
+                Some(LockPlace::Storage { owner }) => refusal.with("held_lock", "storage").with("held_owner_id", owner),
+                Some(LockPlace::Bucket { map }) => refusal.with("held_lock", "bucket").with("held_map", map),
+            }
+        }
+    }
 }
 
 /// Which lock it was.
-fn at(place: LockPlace, refusal: Refusal) -> Refusal {
+fn at(worker: usize, place: LockPlace, refusal: Refusal) -> Refusal {
+    let refusal = refusal.with("worker", worker);
     match place {
         LockPlace::Storage { owner } => refusal.with("lock", "storage").with("owner_id", owner),
         LockPlace::Bucket { map } => refusal.with("lock", "bucket").with("map", map),
@@ -197,9 +275,7 @@ pub fn invalid_message(problem: &str) -> Status {
 
 /// The server is going down.
 pub fn shutting_down() -> Status {
-    Refusal::new(Code::Unavailable, Reason::ShuttingDown)
-        .push_back(RETRY_ELSEWHERE)
-        .status(Error::ShuttingDown.to_string())
+    refused(Error::ShuttingDown)
 }
 
 /// The message is over the limit.

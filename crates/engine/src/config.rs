@@ -27,6 +27,8 @@ pub struct Config {
     pub lock_timeout: Duration,
     /// What stands before an operation.
     pub guard: Guard,
+    /// Whether programs may have steps that make others wait.
+    pub lab_steps: bool,
 }
 
 impl Default for Config {
@@ -49,6 +51,7 @@ impl Default for Config {
             max_bytes: None,
             lock_timeout: rqspinlock::DEFAULT_TIMEOUT,
             guard: Guard::RqSpinLock,
+            lab_steps: false,
         }
     }
 }

@@ -1,25 +1,30 @@
 //! The engine: registries, routing, and the calls.
 
-use std::collections::HashMap;
+#[cfg(feature = "test-hooks")]
+mod hooks;
+mod programs;
+mod start;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cpu_executor::{Executor, Refused, Seat, Workers};
-use local_storage::{ByteLimits, Context, OwnerSlot, SlotState, Value, VersionClock};
+use local_storage::{ByteLimits, OwnerSlot, SlotState, Value, VersionClock};
 use owners::{OwnerError, OwnerId, OwnerKind, OwnerRef, Registry};
-use rqspinlock::Cpu;
 
+use self::start::{Guards, build_worker};
 use crate::config::{Config, StartError};
 use crate::error::{Error, Invalid};
 use crate::maps::{Limits, Map, Maps};
+use crate::program::Programs;
 use crate::refusal;
 use crate::types::{
-    Conditions, Cursor, ElementPage, Got, Guard, ListedElement, MapId, MapInfo, MapSpec, OwnerInfo, OwnerState, Stats,
-    UpdateMode, WorkerStats, Written,
+    Call, Conditions, Cursor, ElementPage, Got, Guard, ListedElement, MapId, MapInfo, MapSpec, OwnerInfo, OwnerState,
+    Stats, UpdateMode, WorkerStats, Written,
 };
-use crate::worker::{Done, Gauges, Op, OwnerHandle, Reply, Shared, Storage, Worker};
+use crate::worker::{Done, Gauges, Op, OwnerHandle, Reply, Request, Shared, Storage};
 
 /// About how many bytes of value a page of a listing holds at most.
 const PAGE_BYTES: usize = 1 << 20;
@@ -36,8 +41,9 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     guard: Guard,
+    lab_steps: bool,
     shared: Arc<Shared>,
-    executor: Executor<Op, Reply>,
+    executor: Executor<Request, Reply>,
     workers: Mutex<Option<Workers>>,
 }
 
@@ -56,7 +62,12 @@ impl Engine {
             min_buckets: BUCKETS_PER_WORKER * workers,
         };
         let gauges = std::iter::repeat_with(OnceLock::new).take(workers).collect();
-        let shared = Arc::new(Shared { maps: Maps::new(limits), owners: OnceLock::new(), gauges });
+        let shared = Arc::new(Shared {
+            maps: Maps::new(limits),
+            programs: Programs::default(),
+            owners: OnceLock::new(),
+            gauges,
+        });
         let lock_timeout = config.lock_timeout;
         let guards = Guards::new(config.guard, &config.executor.cpus);
         let make = {
@@ -69,8 +80,8 @@ impl Engine {
             Registry::start(config.owners, move |owner| deliver_exit(&executor, owner))?
         };
         let _ = shared.owners.set(registry);
-        let guard = config.guard;
-        Ok(Engine(Arc::new(Inner { guard, shared, executor, workers: Mutex::new(Some(workers)) })))
+        let (guard, lab_steps) = (config.guard, config.lab_steps);
+        Ok(Engine(Arc::new(Inner { guard, lab_steps, shared, executor, workers: Mutex::new(Some(workers)) })))
     }
 
     /// Ends the pinned threads and the watch for exits, waiting for each within `grace`. What is queued is refused with
@@ -91,7 +102,8 @@ impl Engine {
 
     /// Creates a map. Refused: `Invalid` (name, value size, value type), `MapExists`, `MapLimit`, `OutOfMemory`.
     pub fn create_map(&self, spec: MapSpec) -> Result<MapInfo, Error> {
-        self.0.shared.maps.create(spec)
+        let shared = &self.0.shared;
+        shared.maps.create(spec, |map| shared.programs.tell(map))
     }
 
     /// A map as it is now. Refused: `MapNotFound`.
@@ -115,7 +127,7 @@ impl Engine {
     pub async fn free_map(&self, name: &str, expected: Option<MapId>, deadline: Option<Instant>) -> Result<u64, Error> {
         let map = self.0.shared.maps.open(name, expected)?;
         let worker = self.worker_of(map.id());
-        match self.submit(worker, Op::Free { map }, deadline).await? {
+        match self.submit(worker, Op::Free { map }, deadline.into()).await? {
             Done::Freed(freed) => Ok(freed),
             other => Err(mixed_up(&other)),
         }
@@ -134,24 +146,37 @@ impl Engine {
             return Ok(Got { value: value.bytes, version: value.version, created: false, owner });
         }
         let map = self.0.shared.maps.open(map, None)?;
-        check_kind(&map, ref_kind(owner))?;
-        let found = self.find(&map, owner)?;
-        let value = map.core.lookup(found.attachment());
-        read(&map, owner, &found, value)
+        self.look(&map, owner)
     }
 
-    /// Reads a value under either guard: with the legacy one on the owner's worker, where it is counted.
-    /// Refused: as [`Engine::get`], and under the legacy guard what [`Engine::update`] says of the way to a worker.
-    pub async fn read(&self, map: &str, owner: &OwnerRef, deadline: Option<Instant>) -> Result<Got, Error> {
-        if self.0.guard == Guard::RqSpinLock {
-            return self.get(map, owner);
+    fn look(&self, map: &Map, owner: &OwnerRef) -> Result<Got, Error> {
+        check_kind(map, ref_kind(owner))?;
+        let found = self.find(map, owner)?;
+        let value = map.core.lookup(found.attachment());
+        read(map, owner, &found, value)
+    }
+
+    /// Reads a value as [`Engine::get`]; but under the legacy guard, which counts reads, and where a program is attached that
+    /// a read comes by, on the owner's worker.
+    /// Refused: as [`Engine::get`], and then what [`Engine::update`] says of the way to a worker and of programs.
+    pub async fn read(&self, map: &str, owner: &OwnerRef, call: impl Into<Call>) -> Result<Got, Error> {
+        let counted = self.0.guard == Guard::PerCpuCounter;
+        if !counted
+            && let OwnerRef::Id(owner) = *owner
+            && let Some(value) = self.0.shared.maps.lookup(map, owner)
+        {
+            return Ok(Got { value: value.bytes, version: value.version, created: false, owner });
         }
         let map = self.0.shared.maps.open(map, None)?;
+        if !counted && !map.hooks_reads() {
+            return self.look(&map, owner);
+        }
         check_kind(&map, ref_kind(owner))?;
         let found = self.find(&map, owner)?;
+        self.learn_cgroup(&map, &found).await;
         let worker = self.worker_of(found.id().0);
         let op = Op::Get { map: Arc::clone(&map), owner: Arc::clone(&found) };
-        match self.submit(worker, op, deadline).await? {
+        match self.submit(worker, op, call.into()).await? {
             Done::Read(value) => read(&map, owner, &found, value),
             other => Err(mixed_up(&other)),
         }
@@ -164,22 +189,22 @@ impl Engine {
         map: &str,
         owner: &OwnerRef,
         initial: Option<Bytes>,
-        deadline: Option<Instant>,
+        call: impl Into<Call>,
     ) -> Result<Got, Error> {
         let opened = self.0.shared.maps.open(map, None)?;
         if let Some(initial) = &initial {
             check_value(&opened, initial)?;
         }
-        // Under the legacy guard it is counted, whether it creates or not.
-        if self.0.guard == Guard::RqSpinLock {
-            match self.get(map, owner) {
+        if self.0.guard == Guard::RqSpinLock && !opened.hooks_reads() {
+            match self.look(&opened, owner) {
                 Err(Error::ElementNotFound { .. }) => {}
                 answer => return answer,
             }
         }
         let owner = self.find_or_register(&opened, owner).await?;
+        self.learn_cgroup(&opened, &owner).await;
         let worker = self.worker_of(owner.id().0);
-        match self.submit(worker, Op::GetOrCreate { map: opened, owner, initial }, deadline).await? {
+        match self.submit(worker, Op::GetOrCreate { map: opened, owner, initial }, call.into()).await? {
             Done::Got(got) => Ok(got),
             other => Err(mixed_up(&other)),
         }
@@ -201,7 +226,7 @@ impl Engine {
     /// Refused: `MapNotFound`, `MapIdMismatch`, `MapFreeing`, `MapFull`, `Quota`, `OwnerNotFound`, `OwnerExited`, `OwnerLimit`,
     /// `OwnerDenied`, `SimulatedOwnersOff`, `Invalid`, `ElementExists`, `ElementNotFound`, `VersionMismatch`, `OutOfMemory`;
     /// by a lock on the way: `LockTimeout`, `Deadlock`; on the way to the worker: `Overloaded`, `DeadlinePassed`,
-    /// `ShuttingDown`. Whatever it is, nothing has changed.
+    /// `ShuttingDown`; by a program: `Program`. Whatever it is, nothing has changed (but for what a program has done).
     pub async fn update(
         &self,
         map: &str,
@@ -218,9 +243,10 @@ impl Engine {
             true => self.find_or_register(&map, owner).await?,
             false => self.find(&map, owner)?,
         };
+        self.learn_cgroup(&map, &owner).await;
         let worker = self.worker_of(owner.id().0);
         let op = Op::Update { map, owner, value, mode, expected: conditions.expected_version };
-        self.written(worker, op, conditions.deadline).await
+        self.written(worker, op, conditions.call()).await
     }
 
     /// Deletes a value and says which version that was. Refused: as [`Engine::update`].
@@ -228,9 +254,10 @@ impl Engine {
         let map = self.0.shared.maps.open(map, conditions.expected_map_id)?;
         check_kind(&map, ref_kind(owner))?;
         let owner = self.find(&map, owner)?;
+        self.learn_cgroup(&map, &owner).await;
         let worker = self.worker_of(owner.id().0);
         let op = Op::Delete { map, owner, expected: conditions.expected_version };
-        self.written(worker, op, conditions.deadline).await
+        self.written(worker, op, conditions.call()).await
     }
 
     /// A page of a map's elements. What is there from the first page to the last appears exactly once.
@@ -300,7 +327,8 @@ impl Engine {
             removed.into_iter().for_each(|owner| by_worker[this.worker_of(owner.id().0)].push(owner));
             for (worker, owners) in by_worker.into_iter().enumerate() {
                 for owners in owners.chunks(DESTROY_CHUNK) {
-                    this.destroy(worker, owners)?;
+                    // They have left already.
+                    this.submit_wait(worker, || Op::Destroy { owners: owners.to_vec() })?;
                 }
             }
             Ok(count)
@@ -381,22 +409,24 @@ impl Engine {
         }
     }
 
-    async fn submit(&self, worker: usize, op: Op, deadline: Option<Instant>) -> Reply {
-        let ticket = self.0.executor.submit(worker, op, deadline).map_err(|refused| self.refused(worker, refused))?;
+    async fn submit(&self, worker: usize, op: Op, Call { deadline, caller }: Call) -> Reply {
+        let request = Request { op, caller };
+        let ticket =
+            self.0.executor.submit(worker, request, deadline).map_err(|refused| self.refused(worker, refused))?;
         ticket.await.map_err(|refused| self.refused(worker, refused))?
     }
 
-    async fn written(&self, worker: usize, op: Op, deadline: Option<Instant>) -> Result<Written, Error> {
-        match self.submit(worker, op, deadline).await? {
+    async fn written(&self, worker: usize, op: Op, call: Call) -> Result<Written, Error> {
+        match self.submit(worker, op, call).await? {
             Done::Written(written) => Ok(written),
             other => Err(mixed_up(&other)),
         }
     }
 
-    /// On a blocking thread: waits as long as it takes, since the owners have left already.
-    fn destroy(&self, worker: usize, owners: &[OwnerHandle]) -> Result<(), Error> {
+    /// On a blocking thread: waits as long as it takes.
+    fn submit_wait(&self, worker: usize, op: impl Fn() -> Op) -> Result<(), Error> {
         loop {
-            match self.0.executor.submit_wait(worker, Op::Destroy { owners: owners.to_vec() }, None) {
+            match self.0.executor.submit_wait(worker, op().into(), None) {
                 Ok(reply) => return reply.map(drop),
                 Err(Refused::Overloaded) => {}
                 Err(refused) => return Err(self.refused(worker, refused)),
@@ -433,28 +463,6 @@ impl Engine {
     }
 }
 
-#[cfg(feature = "test-hooks")]
-impl Engine {
-    /// For tests: runs `body` on a worker, which does nothing else meanwhile.
-    pub fn stall_worker(&self, worker: usize, body: impl FnOnce() + Send + 'static) {
-        let op = Op::Run(Box::new(move |_| body()));
-        self.0.executor.submit_detached(worker, op).expect("a test stalls a running worker");
-    }
-
-    /// For tests: the worker that frees a map.
-    pub fn worker_of_map(&self, map: &str) -> Result<usize, Error> {
-        Ok(self.worker_of(self.0.shared.maps.find(map)?.id()))
-    }
-
-    /// For tests: runs `body` on a worker while it holds the lock of the bucket that an owner with this storage serial has
-    /// in the map.
-    pub fn hold_bucket_lock(&self, worker: usize, map: &str, serial: u64, body: impl FnOnce() + Send + 'static) {
-        let map = self.0.shared.maps.find(map).expect("a test holds a lock of a map that is there");
-        let op = Op::Run(Box::new(move |cx| map.core.hold_bucket(cx, serial, body)));
-        self.0.executor.submit_detached(worker, op).expect("a test stalls a running worker");
-    }
-}
-
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("workers", &self.0.executor.workers().len()).finish_non_exhaustive()
@@ -474,45 +482,11 @@ fn read(map: &Map, owner: &OwnerRef, found: &OwnerHandle, value: Option<Value>) 
     }
 }
 
-/// The guard of each processor; its workers share it, also those that could not be pinned to it.
-struct Guards(HashMap<usize, local_storage::Guard>);
-
-impl Guards {
-    fn new(guard: Guard, cpus: &[usize]) -> Guards {
-        let make = || match guard {
-            Guard::RqSpinLock => local_storage::Guard::RqSpinLock,
-            Guard::PerCpuCounter => local_storage::Guard::PerCpuCounter(Arc::default()),
-        };
-        let mut guards = HashMap::new();
-        cpus.iter().for_each(|cpu| _ = guards.entry(*cpu).or_insert_with(make));
-        Guards(guards)
-    }
-
-    fn of(&self, seat: &Seat) -> local_storage::Guard {
-        self.0.get(&seat.processor).cloned().unwrap_or_default()
-    }
-}
-
-/// On the worker's own thread: its lock context never leaves it.
-fn build_worker(
-    seat: &Seat,
-    lock_timeout: Duration,
-    guard: local_storage::Guard,
-    shared: &Arc<Shared>,
-) -> Result<Worker, String> {
-    let cpu = Cpu::builder().timeout(lock_timeout).register().map_err(|error| error.to_string())?;
-    let versions = VersionClock::new(seat.worker).ok_or("there are more workers than versions can tell apart")?;
-    let lock = cpu.events();
-    let cx = Context::new(cpu, versions, lock_timeout).with_guard(guard);
-    let _ = shared.gauges[seat.worker].set(Gauges { lock, retry_length: cx.retry_length() });
-    Ok(Worker::new(cx, Arc::clone(shared)))
-}
-
 /// On the exit thread: an exit must not be lost, so a full mailbox is waited for.
-fn deliver_exit(executor: &Executor<Op, Reply>, owner: OwnerHandle) {
+fn deliver_exit(executor: &Executor<Request, Reply>, owner: OwnerHandle) {
     let worker = route(executor, owner.id().0);
     loop {
-        match executor.submit_detached(worker, Op::Destroy { owners: vec![Arc::clone(&owner)] }) {
+        match executor.submit_detached(worker, Op::Destroy { owners: vec![Arc::clone(&owner)] }.into()) {
             Ok(()) => return,
             Err(Refused::Overloaded) => {}
             Err(refused) => {
@@ -526,7 +500,7 @@ fn deliver_exit(executor: &Executor<Op, Reply>, owner: OwnerHandle) {
 
 /// The worker that an owner's or a map's number leads to. Multiplicative hashing by the high bits, so that it does not follow
 /// the buckets, which go by the low ones.
-fn route(executor: &Executor<Op, Reply>, number: u64) -> usize {
+fn route(executor: &Executor<Request, Reply>, number: u64) -> usize {
     let hash = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     ((hash * executor.workers().len() as u64) >> 32) as usize
 }

@@ -20,6 +20,8 @@ mod config;
 mod engine;
 mod error;
 mod maps;
+mod operations;
+pub mod program;
 mod refusal;
 mod types;
 mod worker;
@@ -29,12 +31,12 @@ pub use config::{Config, StartError};
 /// For whoever configures an engine: where its threads may go.
 pub use cpu_executor;
 pub use cpu_executor::WorkerInfo;
-pub use error::{Error, Invalid, LockPlace, QuotaOf};
+pub use error::{Deadlock, Error, Failure, Invalid, LockPlace, QuotaOf};
 /// For whoever configures an engine: its owners, and who a peer on a socket is.
 pub use owners;
 pub use owners::{Counts as OwnerCounts, Identity, OwnerId, OwnerKind, OwnerRef, Peer};
-pub use rqspinlock::{Cycle, Events as LockEvents};
+pub use rqspinlock::Events as LockEvents;
 pub use types::{
-    Conditions, Cursor, ElementPage, Got, Guard, ListedElement, MapId, MapInfo, MapSpec, MapState, OwnerInfo,
-    OwnerState, Stats, UpdateMode, Version, WorkerStats, Written,
+    Call, Conditions, Credentials, Cursor, ElementPage, Got, Guard, ListedElement, MapId, MapInfo, MapSpec, MapState,
+    OwnerInfo, OwnerState, Stats, UpdateMode, Version, WorkerStats, Written,
 };

@@ -1,7 +1,7 @@
 //! The registry of maps: by name for every call, in the order of their ids for listings.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
@@ -10,6 +10,7 @@ use local_storage::{ByteLimits, CreateMapError, Quota, StorageMap, Value};
 use owners::{OwnerId, OwnerKind};
 
 use crate::error::{Error, Invalid};
+use crate::program::HookPoint;
 use crate::types::{MapId, MapInfo, MapSpec, MapState};
 
 /// The longest name of a map or of a value type, in bytes.
@@ -20,11 +21,52 @@ const LONGEST_NAME: usize = 128;
 pub(crate) struct Map {
     pub(crate) spec: MapSpec,
     pub(crate) core: Arc<StorageMap>,
+    hooks: AtomicU8,
 }
+
+/// Something is attached to this map.
+const ANY: u8 = 1;
+/// Around its requests.
+const REQUESTS: u8 = 2;
+/// Where a read comes by, so that it has to run on a worker.
+const READS: u8 = 4;
 
 impl Map {
     pub(crate) fn id(&self) -> MapId {
         self.core.id()
+    }
+
+    /// Says where programs run from now on, in place of what was said before.
+    pub(crate) fn set_hooks(&self, hooks: impl Iterator<Item = HookPoint>) {
+        let hooks: Vec<_> = hooks.collect();
+        let bit = |hook: &HookPoint| match hook {
+            HookPoint::RequestEnter | HookPoint::RequestExit => ANY | REQUESTS | READS,
+            HookPoint::LookupEnter => ANY | READS,
+            _ => ANY,
+        };
+        // Relaxed: an operation sees it sooner or later. Who has to know when asks the workers.
+        self.hooks.store(hooks.iter().map(bit).fold(0, |bits, bit| bits | bit), Ordering::Relaxed);
+        self.core.set_hooks(hooks.into_iter().filter_map(HookPoint::core));
+    }
+
+    /// Whether something is attached to it.
+    pub(crate) fn has_hooks(&self) -> bool {
+        self.hook_bit(ANY)
+    }
+
+    /// Whether something is attached around its requests.
+    pub(crate) fn hooks_requests(&self) -> bool {
+        self.hook_bit(REQUESTS)
+    }
+
+    /// Whether something is attached that a read comes by.
+    pub(crate) fn hooks_reads(&self) -> bool {
+        self.hook_bit(READS)
+    }
+
+    fn hook_bit(&self, bit: u8) -> bool {
+        // Relaxed: as above.
+        self.hooks.load(Ordering::Relaxed) & bit != 0
     }
 
     pub(crate) fn info(&self) -> MapInfo {
@@ -66,7 +108,8 @@ impl Maps {
         Maps { limits, quota, by_name: DashMap::default(), by_id: Mutex::default(), last_id: AtomicU64::new(0) }
     }
 
-    pub(crate) fn create(&self, mut spec: MapSpec) -> Result<MapInfo, Error> {
+    /// `tell` gets the map before anybody else has it.
+    pub(crate) fn create(&self, mut spec: MapSpec, tell: impl FnOnce(&Map)) -> Result<MapInfo, Error> {
         check_name(&spec.name)?;
         if spec.value_type.len() > LONGEST_NAME || spec.value_type.chars().any(char::is_control) {
             return Err(Error::Invalid {
@@ -112,7 +155,8 @@ impl Maps {
                 Error::Internal { problem: error.to_string() }
             }
         })?);
-        let map = Arc::new(Map { spec, core });
+        let map = Arc::new(Map { spec, core, hooks: AtomicU8::new(0) });
+        tell(&map);
         by_id.insert(id, Arc::clone(&map));
         self.by_name.insert(map.spec.name.clone(), Arc::clone(&map));
         Ok(map.info())
@@ -133,11 +177,11 @@ impl Maps {
         Ok(())
     }
 
-    /// The value of an owner with this id, if it is there for certain; if not, [`Maps::open`] and the owner say what is the matter.
+    /// The value of an owner with this id, if it is there for certain and no program is attached that a read comes by; if not, [`Maps::open`] and the owner say what is the matter.
     /// Under the table's guard, which saves counting references to the map: it is held for a lookup, which takes no lock.
     pub(crate) fn lookup(&self, name: &str, owner: OwnerId) -> Option<Value> {
         let map = self.by_name.get(name)?;
-        if map.core.is_freeing() { None } else { map.core.lookup_by_id(owner.0) }
+        if map.core.is_freeing() || map.hooks_reads() { None } else { map.core.lookup_by_id(owner.0) }
     }
 
     /// The map of this name, whatever its state. What can be no name at all is told apart from a map that is not there.
@@ -175,6 +219,11 @@ impl Maps {
         maps.iter().map(|map| map.info()).collect()
     }
 
+    /// All of them, in the order of their ids.
+    pub(crate) fn all(&self) -> Vec<Arc<Map>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Maps, elements and bytes of value now.
     pub(crate) fn totals(&self) -> (u64, u64, u64) {
         let by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
@@ -184,7 +233,7 @@ impl Maps {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:/-".contains(&byte));
     if first && rest && name.len() <= LONGEST_NAME {
@@ -195,7 +244,7 @@ fn check_name(name: &str) -> Result<(), Error> {
         field: "name",
         kind: Invalid::Name,
         problem: format!(
-            "{shown:?} ({} bytes) is no name for a map: expected 1 to {LONGEST_NAME} bytes of A-Z a-z 0-9 _ . : / -, \
+            "{shown:?} ({} bytes) is no name: expected 1 to {LONGEST_NAME} bytes of A-Z a-z 0-9 _ . : / -, \
              beginning with a letter or a digit",
             name.len()
         ),
@@ -208,6 +257,10 @@ mod tests {
 
     fn spec(name: &str) -> MapSpec {
         MapSpec { name: name.into(), kind: OwnerKind::Task, value_size: 8, max_elements: 0, value_type: String::new() }
+    }
+
+    fn create(maps: &Maps, spec: MapSpec) -> Result<MapInfo, Error> {
+        maps.create(spec, |_| {})
     }
 
     fn maps() -> Maps {
@@ -239,16 +292,16 @@ mod tests {
     fn sizes_and_limits() {
         let maps = maps();
         for value_size in [0, 65] {
-            let refused = maps.create(MapSpec { value_size, ..spec("a") });
+            let refused = create(&maps, MapSpec { value_size, ..spec("a") });
             assert!(matches!(refused, Err(Error::Invalid { field: "value_size", .. })));
         }
-        let a = maps.create(spec("a")).unwrap();
+        let a = create(&maps, spec("a")).unwrap();
         assert_eq!((a.spec.max_elements, a.elements, a.state), (100, 0, MapState::Active));
-        assert_eq!(maps.create(spec("a")), Err(Error::MapExists { name: "a".into(), id: a.id }));
-        let b = maps.create(spec("b")).unwrap();
-        assert_eq!(maps.create(spec("c")), Err(Error::MapLimit { limit: 2 }));
+        assert_eq!(create(&maps, spec("a")), Err(Error::MapExists { name: "a".into(), id: a.id }));
+        let b = create(&maps, spec("b")).unwrap();
+        assert_eq!(create(&maps, spec("c")), Err(Error::MapLimit { limit: 2 }));
         maps.remove(&maps.find("a").unwrap());
-        let c = maps.create(spec("c")).unwrap();
+        let c = create(&maps, spec("c")).unwrap();
         assert_eq!(maps.list(0, 1)[0].id, b.id);
         assert_eq!(maps.list(b.id, 9).iter().map(|map| map.id).collect::<Vec<_>>(), [c.id]);
         assert_eq!(maps.list(u64::MAX, 9), []);
@@ -262,22 +315,22 @@ mod tests {
             (ByteLimits { owner: Some(17), total: Some(16) }, "--max-bytes"),
         ] {
             let maps = Maps::new(Limits { bytes, ..LIMITS });
-            let refused = maps.create(MapSpec { value_size: 17, ..spec("a") }).unwrap_err();
+            let refused = create(&maps, MapSpec { value_size: 17, ..spec("a") }).unwrap_err();
             assert!(
                 matches!(&refused, Error::Invalid { field: "value_size", kind: Invalid::ValueSize, problem }
                     if problem.contains(flag) && problem.contains("16")),
                 "{refused}"
             );
-            maps.create(MapSpec { value_size: 16, ..spec("a") }).unwrap();
+            create(&maps, MapSpec { value_size: 16, ..spec("a") }).unwrap();
         }
     }
 
     #[test]
     fn a_name_that_has_passed_on_is_told_by_the_id() {
         let maps = maps();
-        let old = maps.create(spec("a")).unwrap().id;
+        let old = create(&maps, spec("a")).unwrap().id;
         maps.remove(&maps.find("a").unwrap());
-        let new = maps.create(spec("a")).unwrap().id;
+        let new = create(&maps, spec("a")).unwrap().id;
         let refused = maps.open("a", Some(old)).unwrap_err();
         assert_eq!(refused, Error::MapIdMismatch { name: "a".into(), expected: old, actual: new });
         assert_eq!(maps.open("a", Some(new)).unwrap().id(), new);

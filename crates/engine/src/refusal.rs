@@ -1,25 +1,97 @@
 //! From the refusals of the crates below to the one of the domain, where names take the place of numbers.
 
+use std::cell::{Ref, RefCell};
+use std::sync::{Arc, OnceLock};
+
 use local_storage::{DeleteError, Refusal, Scope, Site, UpdateError};
 use owners::{OwnerError, OwnerId};
-use rqspinlock::LockError;
+use rqspinlock::{Cycle, LockError};
 
-use crate::error::{Error, Invalid, LockPlace, QuotaOf};
+use crate::error::{Deadlock, Error, Invalid, LockPlace, QuotaOf};
 use crate::maps::Map;
+use crate::worker::{Gauges, OwnerHandle};
 
-fn lock(refusal: Refusal, map: &Map) -> Error {
-    let place = match refusal.site {
-        Site::Storage { owner } => LockPlace::Storage { owner: OwnerId(owner) },
-        Site::Bucket { .. } => LockPlace::Bucket { map: map.spec.name.clone() },
-    };
-    match refusal.error {
-        LockError::Deadlock(cycle) => Error::Deadlock { place, cycle },
-        LockError::TimedOut => Error::LockTimeout { place },
-        LockError::DeadlinePassed => Error::DeadlinePassed,
+/// Where an operation is that was just refused: what it takes to say why.
+pub(crate) struct Scene<'a> {
+    pub(crate) worker: usize,
+    pub(crate) map: &'a Map,
+    pub(crate) owner: &'a OwnerHandle,
+    /// The operations that it is inside of, the outermost first.
+    pub(crate) outer: Ref<'a, Vec<(Arc<Map>, OwnerHandle)>>,
+    /// Of all workers.
+    pub(crate) gauges: &'a [OnceLock<Gauges>],
+    /// Why a program stopped the operation.
+    pub(crate) stopped: &'a RefCell<Option<Error>>,
+}
+
+impl Scene<'_> {
+    /// `expected` is the version that the caller demanded; a mismatch can only come from there.
+    pub(crate) fn update(&self, error: UpdateError, expected: Option<u64>) -> Error {
+        let owner = self.owner.id();
+        match error {
+            UpdateError::Lock(refusal) => self.lock(refusal),
+            UpdateError::Stopped => self.stop_reason(),
+            UpdateError::Unsettled { deadline: false } => {
+                Error::LockTimeout { worker: self.worker, place: LockPlace::Storage { owner } }
+            }
+            error => update(error, self.map, owner, expected),
+        }
+    }
+
+    pub(crate) fn delete(&self, error: DeleteError, expected: Option<u64>) -> Error {
+        let name = || self.map.spec.name.clone();
+        match error {
+            DeleteError::OwnerGone => Error::OwnerExited { owner: self.owner.id() },
+            DeleteError::NotFound => Error::ElementNotFound { map: name() },
+            DeleteError::VersionMismatch { current } => {
+                Error::VersionMismatch { expected: expected.unwrap_or_default(), current }
+            }
+            DeleteError::MapFreeing => Error::MapFreeing { name: name() },
+            DeleteError::Lock(refusal) => self.lock(refusal),
+            DeleteError::Busy => Error::Busy,
+            DeleteError::Stopped => self.stop_reason(),
+        }
+    }
+
+    /// What a program said that has stopped the operation.
+    pub(crate) fn stop_reason(&self) -> Error {
+        let unsaid = || Error::Internal { problem: "an operation was stopped, and nobody said why".to_owned() };
+        self.stopped.take().unwrap_or_else(unsaid)
+    }
+
+    fn lock(&self, refusal: Refusal) -> Error {
+        let (worker, place) = (self.worker, self.place(refusal.site));
+        match refusal.error {
+            LockError::TimedOut => Error::LockTimeout { worker, place },
+            LockError::DeadlinePassed => Error::DeadlinePassed,
+            LockError::Deadlock(Cycle::Aa) => Error::Deadlock { worker, place, cycle: Deadlock::Aa },
+            LockError::Deadlock(Cycle::Nesting) => Error::Deadlock { worker, place, cycle: Deadlock::Nesting },
+            LockError::Deadlock(Cycle::Abba { wanted, other }) => {
+                let other =
+                    self.gauges.iter().position(|gauges| gauges.get().is_some_and(|gauges| gauges.cpu == other));
+                // It is one of the locks of these operations.
+                let site = |map: &Map, owner: &OwnerHandle| map.core.site_of(owner.attachment(), wanted);
+                let held = site(self.map, self.owner)
+                    .or_else(|| self.outer.iter().rev().find_map(|(map, owner)| site(map, owner)))
+                    .map(|site| self.place(site));
+                Error::Deadlock { worker, place, cycle: Deadlock::Abba { other, held } }
+            }
+        }
+    }
+
+    fn place(&self, site: Site) -> LockPlace {
+        match site {
+            Site::Storage { owner } => LockPlace::Storage { owner: OwnerId(owner) },
+            Site::Bucket { map: id, .. } => {
+                let mut maps = self.outer.iter().map(|(map, _)| &**map).chain([self.map]);
+                let name = maps.find(|map| map.id() == id).map(|map| map.spec.name.clone());
+                LockPlace::Bucket { map: name.unwrap_or_default() }
+            }
+        }
     }
 }
 
-/// `expected` is the version that the caller demanded; a mismatch can only come from there.
+/// An update that was refused where no lock and no program had part in it.
 pub(crate) fn update(error: UpdateError, map: &Map, owner: OwnerId, expected: Option<u64>) -> Error {
     let name = || map.spec.name.clone();
     match error {
@@ -37,31 +109,12 @@ pub(crate) fn update(error: UpdateError, map: &Map, owner: OwnerId, expected: Op
         UpdateError::Quota { scope: Scope::Total, limit, used } => Error::Quota { of: QuotaOf::Server, limit, used },
         UpdateError::MapFreeing => Error::MapFreeing { name: name() },
         UpdateError::OutOfMemory => Error::OutOfMemory,
-        UpdateError::Lock(refusal) => lock(refusal, map),
         UpdateError::Busy => Error::Busy,
-        UpdateError::Stopped => stopped(),
         UpdateError::Unsettled { deadline: true } => Error::DeadlinePassed,
-        UpdateError::Unsettled { deadline: false } => Error::LockTimeout { place: LockPlace::Storage { owner } },
-    }
-}
-
-pub(crate) fn delete(error: DeleteError, map: &Map, owner: OwnerId, expected: Option<u64>) -> Error {
-    match error {
-        DeleteError::OwnerGone => Error::OwnerExited { owner },
-        DeleteError::NotFound => Error::ElementNotFound { map: map.spec.name.clone() },
-        DeleteError::VersionMismatch { current } => {
-            Error::VersionMismatch { expected: expected.unwrap_or_default(), current }
+        UpdateError::Lock(_) | UpdateError::Stopped | UpdateError::Unsettled { deadline: false } => {
+            Error::Internal { problem: format!("a look at a map's room came to a lock or a program: {error}") }
         }
-        DeleteError::MapFreeing => Error::MapFreeing { name: map.spec.name.clone() },
-        DeleteError::Lock(refusal) => lock(refusal, map),
-        DeleteError::Busy => Error::Busy,
-        DeleteError::Stopped => stopped(),
     }
-}
-
-/// Nothing is attached to any map yet.
-pub(crate) fn stopped() -> Error {
-    Error::Internal { problem: "an operation was ended by a hook, and there are none".to_owned() }
 }
 
 pub(crate) fn value_size(expected: u32, actual: usize) -> Error {

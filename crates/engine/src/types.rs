@@ -92,6 +92,39 @@ pub struct Conditions {
     pub expected_map_id: Option<MapId>,
     /// When the caller stops waiting. Work that has not begun by then never runs.
     pub deadline: Option<Instant>,
+    /// Who calls, for programs.
+    pub caller: Option<Credentials>,
+}
+
+impl Conditions {
+    /// What is no matter of the element.
+    pub(crate) fn call(&self) -> Call {
+        Call { deadline: self.deadline, caller: self.caller }
+    }
+}
+
+/// What a call without conditions says beside map and owner.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Call {
+    /// As in [`Conditions`].
+    pub deadline: Option<Instant>,
+    /// As in [`Conditions`].
+    pub caller: Option<Credentials>,
+}
+
+impl From<Option<Instant>> for Call {
+    fn from(deadline: Option<Instant>) -> Call {
+        Call { deadline, caller: None }
+    }
+}
+
+/// Who a caller on this machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Its process id, as seen from here; 0 where it is not.
+    pub pid: u32,
+    /// Its user id.
+    pub uid: u32,
 }
 
 /// A value that was read.

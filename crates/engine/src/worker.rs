@@ -1,20 +1,21 @@
 //! What runs on a pinned thread: the operations, the steps of map frees, and the tidying up in between.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cpu_executor::{Background, Job, Responder};
-use local_storage::{Context, MapFree, OwnerSlot, Progress, Stopped, Tidy, Value};
+use local_storage::{Context, MapFree, OwnerSlot, Progress, Tidy, Value};
 use owners::{Owner, Registry};
-use rqspinlock::EventsHandle;
+use rqspinlock::{CpuId, EventsHandle};
 
 use crate::error::Error;
 use crate::maps::{Map, Maps};
-use crate::refusal;
-use crate::types::{Got, UpdateMode, Version, Written};
+use crate::program::{Programs, Runner};
+use crate::types::{Credentials, Got, UpdateMode, Version, Written};
 
 /// How many elements (or empty buckets) a free takes out before other operations have their turn: some 150 us
 /// (`cargo xtask bench core`).
@@ -31,11 +32,21 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Storage {
     id: u64,
     slot: OwnerSlot,
+    /// Of a task: the cgroup that it was in when it was last asked for.
+    cgroup: Mutex<Weak<Owner<Storage>>>,
 }
 
 impl Storage {
     pub(crate) fn new(id: owners::OwnerId) -> Storage {
-        Storage { id: id.0, slot: OwnerSlot::new() }
+        Storage { id: id.0, slot: OwnerSlot::new(), cgroup: Mutex::default() }
+    }
+
+    pub(crate) fn cgroup(&self) -> Option<OwnerHandle> {
+        self.cgroup.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    pub(crate) fn set_cgroup(&self, cgroup: &OwnerHandle) {
+        *self.cgroup.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(cgroup);
     }
 }
 
@@ -84,8 +95,22 @@ pub(crate) enum Op {
     Destroy {
         owners: Vec<OwnerHandle>,
     },
+    /// Nothing: who waits for it knows that the worker has taken over what is attached.
+    Pass,
     #[cfg(feature = "test-hooks")]
     Run(Box<dyn FnOnce(&Context) + Send>),
+}
+
+/// An operation, and who asks for it.
+pub(crate) struct Request {
+    pub(crate) op: Op,
+    pub(crate) caller: Option<Credentials>,
+}
+
+impl From<Op> for Request {
+    fn from(op: Op) -> Request {
+        Request { op, caller: None }
+    }
 }
 
 /// What it was.
@@ -104,6 +129,7 @@ pub(crate) type Reply = Result<Done, Error>;
 /// What the workers share with the engine.
 pub(crate) struct Shared {
     pub(crate) maps: Maps,
+    pub(crate) programs: Programs,
     /// Set before the first operation: the registry's exit thread needs the workers, and they need it.
     pub(crate) owners: OnceLock<Registry<Storage>>,
     /// One cell a worker, for its counters.
@@ -112,6 +138,8 @@ pub(crate) struct Shared {
 
 /// What anybody may read of a worker.
 pub(crate) struct Gauges {
+    /// How its locks call it.
+    pub(crate) cpu: CpuId,
     pub(crate) lock: EventsHandle,
     pub(crate) retry_length: Arc<AtomicU64>,
 }
@@ -132,6 +160,7 @@ struct Free {
 
 pub(crate) struct Worker {
     cx: Context,
+    runner: Rc<Runner>,
     shared: Arc<Shared>,
     frees: VecDeque<Free>,
     /// How many frees, one after the other, had nothing to do but wait.
@@ -141,13 +170,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(cx: Context, shared: Arc<Shared>) -> Worker {
-        Worker { cx, shared, frees: VecDeque::new(), waited: 0, pause: TIDY_PAUSE }
+    pub(crate) fn new(cx: Context, runner: Rc<Runner>, shared: Arc<Shared>) -> Worker {
+        Worker { cx, runner, shared, frees: VecDeque::new(), waited: 0, pause: TIDY_PAUSE }
     }
 
     fn update(
         &self,
-        map: &Map,
+        map: &Arc<Map>,
         owner: &OwnerHandle,
         value: &[u8],
         mode: UpdateMode,
@@ -158,13 +187,13 @@ impl Worker {
             UpdateMode::NoExist => local_storage::Mode::NoExist,
             UpdateMode::Exist => local_storage::Mode::Exist,
         };
-        match map.core.update(&self.cx, owner.attachment(), value, mode, expected) {
-            Ok(written) => Ok(Done::Written(Written { version: written.version, owner: owner.id() })),
-            Err(error) => Err(refusal::update(error, map, owner.id(), expected)),
-        }
+        let (cx, runner) = (&self.cx, &self.runner);
+        let written =
+            runner.request(cx, map, owner, Some(value), || runner.update(cx, map, owner, value, mode, expected));
+        written.map(|written| Done::Written(Written { version: written.version, owner: owner.id() }))
     }
 
-    fn get_or_create(&self, map: &Map, owner: &OwnerHandle, initial: Option<&[u8]>) -> Reply {
+    fn get_or_create(&self, map: &Arc<Map>, owner: &OwnerHandle, initial: Option<&[u8]>) -> Reply {
         let zeroes;
         let initial = match initial {
             Some(initial) => initial,
@@ -173,30 +202,29 @@ impl Worker {
                 &zeroes
             }
         };
-        match map.core.get_or_create(&self.cx, owner.attachment(), initial) {
-            Ok((value, created)) => {
-                Ok(Done::Got(Got { value: value.bytes, version: value.version, created, owner: owner.id() }))
-            }
-            Err(error) => Err(refusal::update(error, map, owner.id(), None)),
-        }
+        let (cx, runner) = (&self.cx, &self.runner);
+        let got = runner.request(cx, map, owner, Some(initial), || runner.get_or_create(cx, map, owner, initial));
+        got.map(|(value, created)| {
+            Done::Got(Got { value: value.bytes, version: value.version, created, owner: owner.id() })
+        })
     }
 
-    fn get(&self, map: &Map, owner: &OwnerHandle) -> Reply {
-        match map.core.get(&self.cx, owner.attachment()) {
-            Ok(value) => Ok(Done::Read(value)),
-            Err(Stopped) => Err(refusal::stopped()),
-        }
+    fn get(&self, map: &Arc<Map>, owner: &OwnerHandle) -> Reply {
+        let (cx, runner) = (&self.cx, &self.runner);
+        runner.request(cx, map, owner, None, || runner.read(cx, map, owner)).map(Done::Read)
     }
 
-    fn delete(&self, map: &Map, owner: &OwnerHandle, expected: Option<Version>) -> Reply {
-        match map.core.delete(&self.cx, owner.attachment(), expected) {
-            Ok(version) => Ok(Done::Written(Written { version, owner: owner.id() })),
-            Err(error) => Err(refusal::delete(error, map, owner.id(), expected)),
-        }
+    fn delete(&self, map: &Arc<Map>, owner: &OwnerHandle, expected: Option<Version>) -> Reply {
+        let (cx, runner) = (&self.cx, &self.runner);
+        let deleted = runner.request(cx, map, owner, None, || runner.delete(cx, map, owner, expected));
+        deleted.map(|version| Done::Written(Written { version, owner: owner.id() }))
     }
 
     fn destroy(&self, owners: Vec<OwnerHandle>) -> Reply {
         for owner in owners {
+            self.runner.begin(None);
+            owner.attachment().slot.mark_exiting();
+            self.runner.owner_exits(&self.cx, &owner);
             local_storage::destroy(&self.cx, owner.attachment());
             if let Some(registry) = self.shared.owners.get() {
                 registry.retire(&owner);
@@ -220,6 +248,7 @@ impl Worker {
         match free.steps.step(&self.cx, FREE_STEP) {
             Progress::Done { freed } => {
                 self.shared.maps.remove(&free.map);
+                self.shared.programs.map_gone(free.map.id(), &self.shared.maps);
                 tracing::info!(map = %free.map.spec.name, map_id = free.map.id(), freed, "map freed");
                 free.responder.send(Ok(Done::Freed(freed)));
                 return Background::Again;
@@ -255,20 +284,22 @@ impl Worker {
 }
 
 impl cpu_executor::Worker for Worker {
-    type Op = Op;
+    type Op = Request;
     type Reply = Reply;
 
-    fn run(&mut self, job: Job<Op, Reply>) {
-        let Job { op, responder, deadline, span, .. } = job;
+    fn run(&mut self, job: Job<Request, Reply>) {
+        let Job { op: Request { op, caller }, responder, deadline, span, .. } = job;
         let _entered = span.enter();
         self.pause = TIDY_PAUSE;
         self.cx.set_deadline(deadline);
+        self.runner.begin(caller);
         let reply = match op {
             Op::Update { map, owner, value, mode, expected } => self.update(&map, &owner, &value, mode, expected),
             Op::GetOrCreate { map, owner, initial } => self.get_or_create(&map, &owner, initial.as_deref()),
             Op::Get { map, owner } => self.get(&map, &owner),
             Op::Delete { map, owner, expected } => self.delete(&map, &owner, expected),
             Op::Destroy { owners } => self.destroy(owners),
+            Op::Pass => Ok(Done::Nothing),
             Op::Free { map } => return self.begin_free(map, responder),
             #[cfg(feature = "test-hooks")]
             Op::Run(hook) => {
@@ -276,6 +307,7 @@ impl cpu_executor::Worker for Worker {
                 Ok(Done::Nothing)
             }
         };
+        self.runner.end();
         responder.send(reply);
     }
 

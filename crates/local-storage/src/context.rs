@@ -113,8 +113,13 @@ impl Context {
     #[cold]
     pub(crate) fn run_hook(&self, event: &Event<'_>) -> Result<(), Stopped> {
         let Some(hooks) = &self.hooks else { return Ok(()) };
+        self.inside(|| hooks.run(self, event))
+    }
+
+    /// Runs `body` as a hook, for hook points that the caller of the core has around an operation: what it asks for are steps.
+    pub fn inside<T>(&self, body: impl FnOnce() -> T) -> T {
         self.depth.set(self.depth() + 1);
-        let result = hooks.run(self, event);
+        let result = body();
         self.depth.set(self.depth() - 1);
         result
     }

@@ -5,6 +5,7 @@
 //!   first element   UpdateEnter ─────────────────────────────────► bucket lock ─► BucketLocked ─► change
 //!   delete          DeleteEnter ─► storage lock ─► StorageLocked ─► bucket lock ─► BucketLocked ─► change
 //!   lookup          LookupEnter ─► look
+//!   get-or-create   LookupEnter ─► look ─► none? ─► update
 //!   destroy         OwnerExit ─► DEAD ─► unlink
 //! ```
 //!
@@ -30,7 +31,7 @@ pub enum HookPoint {
     UpdateEnter = 1,
     /// At the entry of a delete. No lock is held.
     DeleteEnter = 1 << 1,
-    /// At the entry of [`StorageMap::get`]. No lock is held.
+    /// At the entry of [`StorageMap::get`], and of a get-or-create. No lock is held.
     LookupEnter = 1 << 2,
     /// In an update or delete of an owner that has elements, behind every check of the owner and of what it has. The storage's lock is held.
     StorageLocked = 1 << 3,

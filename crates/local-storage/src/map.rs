@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_epoch::Guard;
+use rqspinlock::LockId;
 
 use crate::Owner;
 use crate::bucket::Buckets;
@@ -296,6 +297,17 @@ impl StorageMap {
             from = Cursor { bucket: from.bucket + 1, serial: 0 };
         }
         Page { elements, next: None }
+    }
+
+    /// Which of the locks of an operation on this owner's value that is, if it is one.
+    pub fn site_of(&self, owner: &impl Owner, lock: LockId) -> Option<Site> {
+        let bucket = self.buckets.of(owner.id());
+        if self.buckets.lock(bucket).id() == lock {
+            return Some(Site::Bucket { map: self.id(), bucket });
+        }
+        let guard = crossbeam_epoch::pin();
+        let storage = owner.slot().peek(&guard)?;
+        (storage.lock_id() == lock).then(|| Site::Storage { owner: owner.id() })
     }
 
     /// The bucket of a storage.

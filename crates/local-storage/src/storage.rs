@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use rqspinlock::RawRqSpinLock;
+use rqspinlock::{LockId, RawRqSpinLock};
 
 use crate::context::{Context, Held};
 use crate::element::Element;
@@ -55,6 +55,11 @@ impl LocalStorage {
     /// The owner's id, which chooses its chain in every map.
     pub(crate) fn serial(&self) -> u64 {
         self.owner
+    }
+
+    /// Its lock's identity.
+    pub(crate) fn lock_id(&self) -> LockId {
+        self.lock.id()
     }
 
     #[cfg_attr(test, track_caller)]

@@ -126,6 +126,7 @@ impl StorageMap {
         };
         let wanted = Wanted { mode: Mode::NoExist, expected: None };
         let (mut passed, mut restarts) = (Passed::default(), Restarts::new(cx));
+        passed.at(cx, HookPoint::LookupEnter, self, || (owner, self.lookup(owner), Some(initial)))?;
         loop {
             if let Some(present) = self.lookup(owner) {
                 return Ok((present, false));

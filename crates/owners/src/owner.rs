@@ -235,6 +235,15 @@ impl<A> Owner<A> {
         self.exited.load(Ordering::Acquire) || self.is_gone()
     }
 
+    /// Of a task: the path of the v2 cgroup that it is in now, as after `0::` in `/proc/PID/cgroup`; none where that cannot be told, or the
+    /// task is gone. One read of a file that does not sleep.
+    pub fn cgroup_path(&self) -> Option<String> {
+        let Identity::Task { pid: pid @ 1.., .. } = self.identity else { return None };
+        let path = task::cgroup_path(pid)?;
+        // Asked last: if it is alive now, what was read was its own.
+        (!self.has_exited()).then_some(path)
+    }
+
     fn is_gone(&self) -> bool {
         match &self.life {
             Life::Task(pidfd) => task::has_exited(pidfd.fd()),

@@ -63,6 +63,12 @@ pub(crate) fn open(pid: i32) -> Result<LiveTask, OwnerError> {
     identify(pidfd, pid, thread)
 }
 
+/// The path of the v2 cgroup that whoever has this pid is in.
+pub(crate) fn cgroup_path(pid: i32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
 fn open_pidfd(pid: i32) -> Result<(OwnedFd, bool), OwnerError> {
     let number = Pid::from_raw(pid)
         .ok_or_else(|| OwnerError::invalid("task.pid", format!("{pid} is not a pid: expected 1 or more")))?;

@@ -156,6 +156,18 @@ pub struct Options {
     )]
     pub allow_simulated_owners: Option<bool>,
 
+    /// Allow steps of programs that make others wait (hold, meet), to study deadlocks. [default: false]
+    ///
+    /// Whoever may attach programs can then stall a worker, and what waits for it, for seconds.
+    #[arg(
+        long,
+        env = "HOLDFAST_ALLOW_LAB_STEPS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub allow_lab_steps: Option<bool>,
+
     /// Hold so many maps at most. [default: 1024]
     #[arg(long, env = "HOLDFAST_MAX_MAPS", value_name = "N")]
     pub max_maps: Option<usize>,
@@ -250,6 +262,7 @@ impl Options {
             guard: self.guard.or(other.guard),
             lock_timeout_ms: self.lock_timeout_ms.or(other.lock_timeout_ms),
             allow_simulated_owners: self.allow_simulated_owners.or(other.allow_simulated_owners),
+            allow_lab_steps: self.allow_lab_steps.or(other.allow_lab_steps),
             max_maps: self.max_maps.or(other.max_maps),
             max_owners: self.max_owners.or(other.max_owners),
             max_owner_bytes: self.max_owner_bytes.or(other.max_owner_bytes),

@@ -19,6 +19,7 @@ mailbox = 16
 io-threads = 3
 lock-timeout-ms = 40
 allow-simulated-owners = true
+allow-lab-steps = true
 max-maps = 7
 max-owners = 8
 max-owner-bytes = 18
@@ -145,6 +146,7 @@ fn help_says_the_defaults() {
         ("--io-threads", config.io_threads.to_string()),
         ("--lock-timeout-ms", config.engine.lock_timeout.as_millis().to_string()),
         ("--allow-simulated-owners", config.engine.owners.simulated.to_string()),
+        ("--allow-lab-steps", config.engine.lab_steps.to_string()),
         ("--max-maps", config.engine.max_maps.to_string()),
         ("--max-owners", config.engine.owners.max_owners.to_string()),
         ("--max-owner-bytes", "0".to_owned()),

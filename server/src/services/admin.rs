@@ -29,6 +29,7 @@ impl AdminService for Service {
             workers: engine.workers().iter().map(worker_info).collect(),
             limits: Some(about.limits),
             simulated_owners_allowed: about.simulated_owners,
+            lab_steps_allowed: engine.lab_steps(),
         }))
     }
 

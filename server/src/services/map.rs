@@ -1,7 +1,6 @@
 //! Maps.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use holdfast_proto::v1::map_service_server::MapService;
 use holdfast_proto::v1::{
@@ -10,14 +9,11 @@ use holdfast_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Node, allow, open};
+use super::{Node, allow, open, or_goes_on};
 use crate::authorize::Action;
 use crate::convert;
 use crate::pages::{self, Listing, Page};
 use crate::status::refused;
-
-/// How much longer than a caller's deadline we wait for the engine's own word on it, which tells more than ours.
-const ENGINE_ANSWERS: Duration = Duration::from_millis(20);
 
 pub(super) struct Service(pub(super) Arc<Node>);
 
@@ -61,18 +57,9 @@ impl MapService for Service {
         let (caller, deadline, request) = open(request)?;
         allow(&caller, Action::ManageMaps, Some(&request.name))?;
         let free = self.0.engine.free_map(&request.name, request.expected_map_id, deadline);
-        let freed = match deadline {
-            None => free.await,
-            Some(deadline) => match tokio::time::timeout_at((deadline + ENGINE_ANSWERS).into(), free).await {
-                Ok(freed) => freed,
-                // It has begun, else the engine had said that it will not. It goes on, so this error promises nothing: it
-                // is the only one of ours without a reason.
-                Err(_) => {
-                    let message = "the deadline passed while the map was being freed; the free goes on: GetMap tells when it is done";
-                    return Err(Status::deadline_exceeded(message));
-                }
-            },
-        };
+        let unknown =
+            "the deadline passed while the map was being freed; the free goes on: GetMap tells when it is done";
+        let freed = or_goes_on(deadline, free, unknown).await?;
         Ok(Response::new(FreeMapResponse { freed_elements: freed.map_err(refused)? }))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::{Conditions, Cursor, Error, MapId, OwnerRef, UpdateMode};
+use engine::{Call, Conditions, Cursor, Error, MapId, OwnerRef, UpdateMode};
 use holdfast_proto::v1::storage_service_server::StorageService;
 use holdfast_proto::v1::{
     CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest, GetResponse,
@@ -82,9 +82,10 @@ impl StorageService for Service {
         allow(&caller, action, Some(&map))?;
         let initial = convert::initial_value(initial_value, create_if_missing)?;
         let owner = self.owner(&map, owner, &caller)?;
+        let call = Call { deadline, caller: caller.credentials() };
         let got = match create_if_missing {
-            false => self.0.engine.read(&map, &owner, deadline).await,
-            true => self.0.engine.get_or_create(&map, &owner, initial, deadline).await,
+            false => self.0.engine.read(&map, &owner, call).await,
+            true => self.0.engine.get_or_create(&map, &owner, initial, call).await,
         };
         let got = got.map_err(|error| refused_here(in_field(error, "value", "initial_value")))?;
         Ok(Response::new(GetResponse {
@@ -100,7 +101,7 @@ impl StorageService for Service {
         let CreateRequest { map, owner, value } = request;
         allow(&caller, Action::WriteValues, Some(&map))?;
         let owner = self.owner(&map, owner, &caller)?;
-        let conditions = Conditions { deadline, ..Conditions::default() };
+        let conditions = Conditions { deadline, caller: caller.credentials(), ..Conditions::default() };
         let written = self.0.engine.create(&map, &owner, value, conditions).await.map_err(refused_here)?;
         Ok(Response::new(CreateResponse { version: written.version, owner_id: written.owner.0 }))
     }
@@ -112,7 +113,7 @@ impl StorageService for Service {
         let mode = convert::update_mode(mode)?;
         let expected_version = convert::expected_version(expected_version, mode)?;
         let owner = self.owner(&map, owner, &caller)?;
-        let conditions = Conditions { expected_version, expected_map_id, deadline };
+        let conditions = Conditions { expected_version, expected_map_id, deadline, caller: caller.credentials() };
         let written = self.0.engine.update(&map, &owner, value, mode, conditions).await.map_err(refused_here)?;
         Ok(Response::new(UpdateResponse { version: written.version, owner_id: written.owner.0 }))
     }
@@ -123,7 +124,7 @@ impl StorageService for Service {
         allow(&caller, Action::WriteValues, Some(&map))?;
         let expected_version = convert::expected_version(expected_version, UpdateMode::Exist)?;
         let owner = self.owner(&map, owner, &caller)?;
-        let conditions = Conditions { expected_version, expected_map_id, deadline };
+        let conditions = Conditions { expected_version, expected_map_id, deadline, caller: caller.credentials() };
         let deleted = self.0.engine.delete(&map, &owner, conditions).await.map_err(refused_here)?;
         Ok(Response::new(DeleteResponse { owner_id: deleted.owner.0 }))
     }

@@ -78,7 +78,7 @@ async fn a_stalled_holder_of_a_bucket_is_told_as_a_lock_timeout() {
     });
     running.recv_timeout(PATIENCE).unwrap();
     let place = LockPlace::Bucket { map: "m".to_owned() };
-    assert_eq!(set(&engine, "m", &simulated(0), 2).await, Err(Error::LockTimeout { place }));
+    assert_eq!(set(&engine, "m", &simulated(0), 2).await, Err(Error::LockTimeout { worker: victim.worker, place }));
     let deadline = Some(Instant::now() + Duration::from_millis(10));
     let conditions = Conditions { deadline, ..Conditions::default() };
     let refused = engine.update("m", &simulated(0), value(2), UpdateMode::Any, conditions).await;

@@ -1,0 +1,76 @@
+//! The calls about programs, and what other calls have to see to because of them.
+
+use owners::{OwnerKind, OwnerRef};
+
+use super::{Engine, blocking};
+use crate::error::Error;
+use crate::maps::Map;
+use crate::program::{ProgramEvent, ProgramId, ProgramInfo, ProgramSpec, Surroundings, bind};
+use crate::worker::{Op, OwnerHandle, Storage};
+
+impl Engine {
+    /// Attaches a program: from the answer on every operation runs it. (One whose caller goes away meanwhile is attached all the same.)
+    /// Refused: `InvalidProgram`, `LabStepsOff`, `ProgramExists`, `ProgramLimit`; for the maps and owners that it names `MapNotFound`,
+    /// `MapFreeing`, `OwnerNotFound`, `OwnerExited`; `ShuttingDown`.
+    pub async fn attach_program(&self, spec: ProgramSpec) -> Result<ProgramId, Error> {
+        let shared = &self.0.shared;
+        let around = Surroundings { maps: &shared.maps, owners: self.owners(), lab_steps: self.0.lab_steps };
+        let bound = bind(&spec, &around)?;
+        let id = shared.programs.attach(spec, bound, &shared.maps)?;
+        self.settle().await?;
+        Ok(id)
+    }
+
+    /// Detaches a program, and says what came of it: after the answer it runs nowhere. Refused: `ProgramNotFound`, `ShuttingDown`.
+    pub async fn detach_program(&self, name: &str) -> Result<ProgramInfo, Error> {
+        let shared = &self.0.shared;
+        let detached = shared.programs.detach(name, &shared.maps)?;
+        self.settle().await?;
+        Ok(detached.info())
+    }
+
+    /// At most `limit` programs with ids above `after`, in the order of their ids.
+    pub fn list_programs(&self, after: ProgramId, limit: usize) -> Vec<ProgramInfo> {
+        self.0.shared.programs.list(after, limit)
+    }
+
+    /// At most `limit` events of programs with numbers above `after`, in the order of their numbers.
+    pub fn list_program_events(&self, after: u64, limit: usize) -> Vec<ProgramEvent> {
+        self.0.shared.programs.events(after, limit)
+    }
+
+    /// Whether programs may have steps that make others wait.
+    pub fn lab_steps(&self) -> bool {
+        self.0.lab_steps
+    }
+
+    /// Waits until every worker has taken over what is attached.
+    async fn settle(&self) -> Result<(), Error> {
+        let this = self.clone();
+        blocking(move || {
+            let mut workers = 0..this.0.executor.workers().len();
+            workers.try_for_each(|worker| this.submit_wait(worker, || Op::Pass))
+        })
+        .await
+    }
+
+    /// Finds out which cgroup a task is in, where a program may ask for it: nothing is read inside of an operation. What cannot be
+    /// found out stays as it was, and the program's step says so.
+    pub(super) async fn learn_cgroup(&self, map: &Map, owner: &OwnerHandle) {
+        if !map.has_hooks() || owner.kind() != OwnerKind::Task || !self.0.shared.programs.names_cgroups() {
+            return;
+        }
+        let Some(path) = owner.cgroup_path() else { return };
+        let cgroup = OwnerRef::CgroupPath(path);
+        let found = match self.owners().find(&cgroup) {
+            Ok(found) => Ok(found),
+            Err(_) => {
+                let this = self.clone();
+                blocking(move || Ok(this.owners().register(&cgroup, Storage::new)?)).await
+            }
+        };
+        if let Ok(cgroup) = found {
+            owner.attachment().set_cgroup(&cgroup);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! What is attached, what came of it, and what went wrong.
+//!
+//! ```text
+//!   attach, detach, a map goes ─► State (a mutex) ─► a new Table, generation + 1 ─► hook bits of the maps
+//!                                                                    │
+//!   worker, between two jobs: another generation? ─► takes it over ◄─┘
+//! ```
+//!
+//! A worker runs a job with one table from begin to end. So after a job of every worker, which attach and detach wait for, what was attached
+//! runs everywhere, and what was detached nowhere.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use super::bind::{Bound, BoundPlace, BoundWhose};
+use super::meeting::Meetings;
+use super::{Action, HookPoint, OnError, ProgramEvent, ProgramId, ProgramInfo, ProgramSpec, Step, StepCounts, limits};
+use crate::error::{Error, Failure};
+use crate::maps::{Map, Maps};
+use crate::types::MapId;
+
+/// A program that is attached.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) id: ProgramId,
+    pub(super) name: String,
+    pub(super) hook: HookPoint,
+    pub(super) on_error: OnError,
+    /// The map that it is attached to; none: all.
+    pub(super) map: Option<(MapId, Weak<Map>)>,
+    pub(super) steps: Vec<Step<BoundPlace>>,
+    /// As it was given, for listings.
+    spec: ProgramSpec,
+    attached: SystemTime,
+    pub(super) counters: Counters,
+}
+
+/// Relaxed, all of them: counts for people.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) runs: AtomicU64,
+    pub(super) misses: AtomicU64,
+    pub(super) failed_operations: AtomicU64,
+    pub(super) steps: Box<[StepCounters]>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct StepCounters {
+    pub(super) done: AtomicU64,
+    pub(super) left_out: AtomicU64,
+    pub(super) failed: [AtomicU64; Failure::ALL.len()],
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Program {
+    fn info(&self) -> ProgramInfo {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let step = |step: &StepCounters| {
+            let failed = Failure::ALL.into_iter().zip(step.failed.iter().map(read));
+            let failed = failed.filter(|(_, count)| *count > 0).collect();
+            StepCounts { done: read(&step.done), left_out: read(&step.left_out), failed }
+        };
+        ProgramInfo {
+            id: self.id,
+            spec: self.spec.clone(),
+            attached: self.attached,
+            runs: read(&self.counters.runs),
+            misses: read(&self.counters.misses),
+            failed_operations: read(&self.counters.failed_operations),
+            steps: self.counters.steps.iter().map(step).collect(),
+        }
+    }
+
+    fn names_cgroups(&self) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::Get { place, .. }
+            | Action::GetOrCreate { place, .. }
+            | Action::Set { place, .. }
+            | Action::Add { place, .. }
+            | Action::Delete { place } => matches!(place.whose, BoundWhose::Cgroup),
+            Action::Hold { .. } | Action::Meet { .. } => false,
+        })
+    }
+}
+
+/// All programs, by where they run.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// For one map, or for all.
+    at: HashMap<(HookPoint, Option<MapId>), Vec<Arc<Program>>>,
+    exits: Exits,
+}
+
+/// Where an exit has to look.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Exits {
+    /// In all maps.
+    pub(super) all: bool,
+    /// In these.
+    pub(super) maps: Vec<Weak<Map>>,
+}
+
+impl Table {
+    /// What runs at a hook point of a map: the programs of all maps, then the map's own, each in the order in which they were attached.
+    pub(super) fn at(&self, hook: HookPoint, map: MapId) -> impl Iterator<Item = &Arc<Program>> {
+        let all = self.of(hook, None);
+        all.iter().chain(self.of(hook, Some(map)))
+    }
+
+    pub(super) fn exits(&self) -> &Exits {
+        &self.exits
+    }
+
+    fn add(&mut self, program: &Arc<Program>) {
+        let map = program.map.as_ref().map(|(id, _)| *id);
+        let there = self.at.entry((program.hook, map)).or_default();
+        if program.hook == HookPoint::OwnerExit && there.is_empty() {
+            self.exits.all |= map.is_none();
+            self.exits.maps.extend(program.map.iter().map(|(_, map)| Weak::clone(map)));
+        }
+        there.push(Arc::clone(program));
+    }
+
+    fn of(&self, hook: HookPoint, map: Option<MapId>) -> &[Arc<Program>] {
+        self.at.get(&(hook, map)).map_or(&[], Vec::as_slice)
+    }
+
+    fn hooks_of(&self, map: MapId) -> impl Iterator<Item = HookPoint> {
+        HookPoint::ALL.into_iter().filter(move |hook| self.at(*hook, map).next().is_some())
+    }
+}
+
+/// What the workers and the engine share.
+#[derive(Debug, Default)]
+pub(crate) struct Programs {
+    state: Mutex<State>,
+    /// Counts the tables.
+    generation: AtomicU64,
+    /// Whether a program has a step on its task's cgroup.
+    names_cgroups: AtomicBool,
+    events: Mutex<Events>,
+    pub(super) meetings: Meetings,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last_id: ProgramId,
+    programs: BTreeMap<ProgramId, Arc<Program>>,
+    table: Arc<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    /// How many there have ever been.
+    last: u64,
+    kept: VecDeque<ProgramEvent>,
+}
+
+impl Programs {
+    /// Attaches a program. Who needs to know that it runs waits for a job of every worker.
+    pub(crate) fn attach(&self, spec: ProgramSpec, bound: Bound, maps: &Maps) -> Result<ProgramId, Error> {
+        let Bound { map, steps } = bound;
+        let mut state = self.state();
+        if let Some(present) = state.programs.values().find(|program| program.name == spec.name) {
+            return Err(Error::ProgramExists { name: spec.name, id: present.id });
+        }
+        if state.programs.len() >= limits::PROGRAMS {
+            return Err(Error::ProgramLimit { limit: limits::PROGRAMS });
+        }
+        // A map takes its programs along when it goes, behind this lock: so it goes later, or is seen to be gone.
+        if let Some(map) = &map {
+            maps.open(&map.spec.name, Some(map.id()))
+                .map_err(|_| Error::MapNotFound { name: map.spec.name.clone() })?;
+        }
+        state.last_id += 1;
+        let id = state.last_id;
+        let counters = Counters {
+            runs: AtomicU64::default(),
+            misses: AtomicU64::default(),
+            failed_operations: AtomicU64::default(),
+            steps: steps.iter().map(|_| StepCounters::default()).collect(),
+        };
+        let program = Program {
+            id,
+            name: spec.name.clone(),
+            hook: spec.hook,
+            on_error: spec.on_error,
+            map: map.as_ref().map(|map| (map.id(), Arc::downgrade(map))),
+            steps,
+            spec,
+            attached: SystemTime::now(),
+            counters,
+        };
+        state.programs.insert(id, Arc::new(program));
+        self.renew(state, maps);
+        Ok(id)
+    }
+
+    /// Takes a program out. Who needs to know that it runs nowhere waits for a job of every worker.
+    pub(crate) fn detach(&self, name: &str, maps: &Maps) -> Result<Detached, Error> {
+        let mut state = self.state();
+        let found = state.programs.values().find(|program| program.name == name).map(|program| program.id);
+        let program = found.and_then(|id| state.programs.remove(&id));
+        let program = program.ok_or_else(|| Error::ProgramNotFound { name: name.to_owned() })?;
+        self.renew(state, maps);
+        Ok(Detached(program))
+    }
+
+    /// A map has gone, and its programs go with it.
+    pub(crate) fn map_gone(&self, id: MapId, maps: &Maps) {
+        let mut state = self.state();
+        let before = state.programs.len();
+        state.programs.retain(|_, program| program.map.as_ref().is_none_or(|(map, _)| *map != id));
+        if state.programs.len() < before {
+            self.renew(state, maps);
+        }
+    }
+
+    /// Tells a map at which points something runs.
+    pub(crate) fn tell(&self, map: &Map) {
+        // Under the lock, so that an older table's do not come later.
+        let state = self.state();
+        map.set_hooks(state.table.hooks_of(map.id()));
+    }
+
+    /// At most `limit` programs with ids above `after`, in the order of their ids.
+    pub(crate) fn list(&self, after: ProgramId, limit: usize) -> Vec<ProgramInfo> {
+        let state = self.state();
+        let programs: Vec<_> = state.programs.range(after.saturating_add(1)..).take(limit).collect();
+        programs.into_iter().map(|(_, program)| program.info()).collect()
+    }
+
+    /// At most `limit` events with numbers above `after`, in the order of their numbers.
+    pub(crate) fn events(&self, after: u64, limit: usize) -> Vec<ProgramEvent> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = events.kept.partition_point(|event| event.sequence <= after);
+        events.kept.range(first..).take(limit).cloned().collect()
+    }
+
+    /// Keeps what a job has met. Without any lock of the core.
+    pub(super) fn keep(&self, met: impl Iterator<Item = ProgramEvent>) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in met {
+            events.last += 1;
+            let sequence = events.last;
+            if events.kept.len() == limits::EVENTS {
+                events.kept.pop_front();
+            }
+            events.kept.push_back(ProgramEvent { sequence, ..event });
+        }
+    }
+
+    /// The table, if it is not of this generation any more; which it is then.
+    pub(super) fn table_after(&self, generation: &mut u64) -> Option<Arc<Table>> {
+        // Acquire: pairs with `renew`. Not needed to see the table, which is behind the mutex, but a job that was queued after an attach has
+        // returned sees that generation in any case: the queue orders them.
+        let now = self.generation.load(Ordering::Acquire);
+        if now == *generation {
+            return None;
+        }
+        *generation = now;
+        Some(Arc::clone(&self.state().table))
+    }
+
+    /// Whether a call has to find out about its task's cgroup.
+    pub(crate) fn names_cgroups(&self) -> bool {
+        // Relaxed: as the hook bits of maps.
+        self.names_cgroups.load(Ordering::Relaxed)
+    }
+
+    fn renew(&self, mut state: MutexGuard<'_, State>, maps: &Maps) {
+        let mut table = Table::default();
+        state.programs.values().for_each(|program| table.add(program));
+        state.table = Arc::new(table);
+        let names_cgroups = state.programs.values().any(|program| program.names_cgroups());
+        // Relaxed: as the hook bits of maps.
+        self.names_cgroups.store(names_cgroups, Ordering::Relaxed);
+        // Release: pairs with `table_after`.
+        self.generation.fetch_add(1, Ordering::Release);
+        drop(state);
+        // A map that comes to be meanwhile is told by whoever makes it.
+        maps.all().iter().for_each(|map| self.tell(map));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A program that was taken out and may still run here and there.
+pub(crate) struct Detached(Arc<Program>);
+
+impl Detached {
+    /// What came of it in the end.
+    pub(crate) fn info(&self) -> ProgramInfo {
+        self.0.info()
+    }
+}

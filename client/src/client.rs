@@ -3,6 +3,7 @@
 mod admin;
 mod maps;
 mod owners;
+mod programs;
 mod storage;
 
 use std::future::Future;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use holdfast_proto::v1::admin_service_client::AdminServiceClient;
 use holdfast_proto::v1::map_service_client::MapServiceClient;
 use holdfast_proto::v1::owner_service_client::OwnerServiceClient;
+use holdfast_proto::v1::program_service_client::ProgramServiceClient;
 use holdfast_proto::v1::storage_service_client::StorageServiceClient;
 use http::Uri;
 use tokio::time::Instant;
@@ -168,6 +170,11 @@ impl Client {
 
     fn owners(&self) -> OwnerServiceClient<Channel> {
         OwnerServiceClient::with_origin(self.channel.clone(), self.origin.clone())
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    fn programs(&self) -> ProgramServiceClient<Channel> {
+        ProgramServiceClient::with_origin(self.channel.clone(), self.origin.clone())
             .max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 

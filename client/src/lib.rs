@@ -43,11 +43,14 @@ mod transport;
 pub use client::{Builder, Client, Expect, NewMap};
 pub use endpoint::Endpoint;
 pub use error::{Error, FieldViolation, Refusal};
+/// Why a text is no [`Step`] of a [`Program`].
+pub use holdfast_proto::StepError;
 /// All messages of the API, as generated.
 pub use holdfast_proto::v1;
 pub use holdfast_proto::v1::{
-    CreateResponse, DeleteResponse, Element, GetInfoResponse, GetResponse, GetStatsResponse, MapKind, MapState,
-    Owner as OwnerDetails, OwnerIdentity, OwnerState, Reason, StorageMap, UpdateMode, UpdateResponse,
+    AttachedProgram, CreateResponse, DeleteResponse, Element, GetInfoResponse, GetResponse, GetStatsResponse,
+    HookPoint, MapKind, MapState, OnError, Owner as OwnerDetails, OwnerIdentity, OwnerState, Program, ProgramEvent,
+    Reason, Step, StorageMap, UpdateMode, UpdateResponse,
 };
 pub use owner::Owner;
 pub use pages::Pages;

@@ -19,8 +19,8 @@ const BUDGET_RESERVE_PER_SECOND: u32 = 5;
 /// Retries allowed for each call beyond that.
 const BUDGET_RATIO: f32 = 0.2;
 
-/// Which refusals are tried again: the ones that the API's table allows (LOCK_TIMEOUT, STORAGE_BUSY, OVERLOADED, SHUTTING_DOWN),
-/// and only when the server's own `ErrorInfo` says so, since then nothing has happened.
+/// Which refusals are tried again: the ones that the API's table allows (LOCK_DEADLOCK_ABBA, LOCK_TIMEOUT, STORAGE_BUSY, OVERLOADED,
+/// SHUTTING_DOWN), and only when the server's own `ErrorInfo` says so, since then nothing has happened.
 ///
 /// The delay is the one that the server asks for, doubled with each try, and up to half as long again at random, so
 /// that clients refused together do not come back together. Retries end with the call's deadline, with
@@ -63,14 +63,23 @@ impl Default for Retry {
 /// Whether the same call may succeed a little later, as the table of `proto/README.md` says.
 fn may_pass(reason: Reason) -> bool {
     match reason {
-        Reason::LockTimeout | Reason::StorageBusy | Reason::Overloaded | Reason::ShuttingDown => true,
+        Reason::LockDeadlockAbba
+        | Reason::LockTimeout
+        | Reason::StorageBusy
+        | Reason::Overloaded
+        | Reason::ShuttingDown => true,
         Reason::Unspecified
+        | Reason::LockDeadlockAa
+        | Reason::LockNesting
+        | Reason::ProgramDepth
+        | Reason::ProgramBudget
         | Reason::RequestDeadline
         | Reason::MessageTooLarge
         | Reason::MapFull
         | Reason::Quota
         | Reason::OwnerLimit
         | Reason::MapLimit
+        | Reason::ProgramLimit
         | Reason::ElementExists
         | Reason::MapExists
         | Reason::MapNotFound
@@ -80,6 +89,8 @@ fn may_pass(reason: Reason) -> bool {
         | Reason::VersionMismatch
         | Reason::MapIdMismatch
         | Reason::MapFreeing
+        | Reason::ProgramExists
+        | Reason::ProgramNotFound
         | Reason::InvalidArgument
         | Reason::InvalidName
         | Reason::InvalidMapKind
@@ -91,8 +102,10 @@ fn may_pass(reason: Reason) -> bool {
         | Reason::InvalidPageSize
         | Reason::InvalidPageToken
         | Reason::InvalidMessage
+        | Reason::InvalidProgram
         | Reason::PermissionDenied
         | Reason::SimulatedOwnersOff
+        | Reason::LabStepsOff
         | Reason::Internal => false,
     }
 }

@@ -177,7 +177,8 @@ fn bash_completes_commands_options_and_choices() {
     let script = r#"
         source <("$HOLDFAST" completion bash) || exit 1
         complete -p holdfast >&2 || exit 1
-        for line in "ma" "map cr" "owner create-" "get m --owner" "map create m --kind " "completion z"; do
+        for line in "ma" "map cr" "owner create-" "get m --owner" "map create m --kind " "completion z" "program l" \
+            "program attach p --hook storage"; do
             COMP_LINE="holdfast $line"
             COMP_WORDS=(holdfast $line)
             [[ $line == *' ' ]] && COMP_WORDS+=('')
@@ -190,7 +191,8 @@ fn bash_completes_commands_options_and_choices() {
     let output = command.args(["-c", script]).env("HOLDFAST", env!("CARGO_BIN_EXE_holdfast")).output();
     let output = output.expect("bash runs");
     let completed: Vec<_> = stdout(&output).lines().collect();
-    let expected = ["map man", "create", "create-simulated", "--owner-id", "task cgroup", "zsh"];
+    let expected =
+        ["map man", "create", "create-simulated", "--owner-id", "task cgroup", "zsh", "list", "storage_locked"];
     assert_eq!(completed, expected, "{output:?}");
 }
 

@@ -4,6 +4,7 @@ mod client;
 mod command_line;
 mod fake;
 mod library;
+mod programs;
 mod readme;
 mod server;
 mod tour;

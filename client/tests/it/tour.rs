@@ -304,7 +304,8 @@ fn json_has_the_names_of_the_api() {
         (
             "admin info",
             "",
-            "version instance_id start_time pid_namespace_inode guard simulated_owners_allowed limits workers",
+            "version instance_id start_time pid_namespace_inode guard simulated_owners_allowed lab_steps_allowed limits \
+             workers",
         ),
         ("admin info", "/workers/0", "index processor pinned tid"),
         (

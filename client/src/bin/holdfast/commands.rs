@@ -17,15 +17,16 @@ use crate::describe::{
 use crate::failure::Failure;
 use crate::generate;
 use crate::output::{Listing, Output};
+use crate::program;
 use crate::value::{Input, ValueType, read_file, to_hex};
 
 /// What a listing asks for at a time; the server makes a page shorter if it must.
-const PAGE_SIZE: i32 = 1000;
+pub const PAGE_SIZE: i32 = 1000;
 
 /// Where the server listens, unless `--endpoint` tells it.
 const ENDPOINT_VARIABLE: &str = "HOLDFAST_ENDPOINT";
 
-type Done = Result<(), Failure>;
+pub type Done = Result<(), Failure>;
 
 pub async fn run<W: Write>(cli: Cli, output: &mut Output<W>) -> Done {
     let client = || client(&cli.common);
@@ -37,6 +38,7 @@ pub async fn run<W: Write>(cli: Cli, output: &mut Output<W>) -> Done {
         Command::Delete(args) => delete(&client()?, args, output).await,
         Command::List(args) => list(&client()?, args, output).await,
         Command::Owner(command) => owner(&client()?, command, output).await,
+        Command::Program(command) => program::run(&client()?, command, output).await,
         Command::Admin(AdminCommand::Info) => Ok(output.record(&info_json(&client()?.info().await?))?),
         Command::Admin(AdminCommand::Stats) => Ok(output.record(&stats_json(&client()?.stats().await?))?),
         #[cfg(feature = "lab")]
@@ -184,7 +186,7 @@ async fn owner<W: Write>(client: &Client, command: OwnerCommand, output: &mut Ou
     Ok(())
 }
 
-async fn listing<T, W: Write>(
+pub async fn listing<T, W: Write>(
     pages: Pages<T>,
     mut listing: Listing<'_, W>,
     cells: impl Fn(&T) -> Vec<String>,

@@ -128,6 +128,7 @@ pub fn info_json(info: &GetInfoResponse) -> Json {
         "pid_namespace_inode": info.pid_namespace_inode,
         "guard": info.guard,
         "simulated_owners_allowed": info.simulated_owners_allowed,
+        "lab_steps_allowed": info.lab_steps_allowed,
         "limits": info.limits.as_ref().map(limits_json),
         "workers": info.workers.iter().map(worker).collect::<Vec<_>>(),
     })
@@ -142,6 +143,7 @@ fn limits_json(limits: &Limits) -> Json {
         "max_owners": limits.max_owners,
         "max_owner_bytes": limits.max_owner_bytes,
         "max_bytes": limits.max_bytes,
+        "max_programs": limits.max_programs,
         "max_simulated_per_call": limits.max_simulated_per_call,
         "max_page_size": limits.max_page_size,
         "default_page_size": limits.default_page_size,

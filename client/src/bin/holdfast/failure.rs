@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use holdfast::{Error, Reason, Refusal};
 
+use crate::value::visible;
+
 /// How a command can fail. Prints as whole lines, with what to do.
 #[derive(Debug)]
 pub enum Failure {
@@ -37,7 +39,7 @@ impl Failure {
             ),
             Self::Client(Error::Unknown { .. }) => Some(
                 "nobody knows whether a write has happened: look before you repeat it (`holdfast get`, `holdfast map \
-                 show`); a read may be repeated; --timeout gives it more time"
+                 show`, `holdfast program list`); a read may be repeated; --timeout gives it more time"
                     .to_owned(),
             ),
             Self::Client(Error::Refused(refusal)) => what_to_do(refusal),
@@ -73,6 +75,15 @@ impl fmt::Display for Failure {
 
 /// What the user can do about a refusal, where the server's message leaves it open.
 fn what_to_do(refusal: &Refusal) -> Option<String> {
+    // Whatever a step of a program met: the caller did not ask for it.
+    if let (Some(program), Some(step)) = (refusal.metadata.get("program"), refusal.metadata.get("step")) {
+        let (program, step) = (visible(program), visible(step));
+        let again = refusal.retry_after.map_or("", |_| "try again a little later, or ");
+        return Some(format!(
+            "{again}look what step {step} of the program {program} does: it met this, and the program makes the call fail for it \
+             (`holdfast program list --steps`, `holdfast program detach {program}`)"
+        ));
+    }
     let hint = match refusal.reason {
         Reason::LockTimeout | Reason::Overloaded => "the server is busy: try again a little later",
         Reason::StorageBusy => "try again; a server with `--guard rqspinlock` refuses only true recursion",
@@ -83,6 +94,15 @@ fn what_to_do(refusal: &Refusal) -> Option<String> {
             "`holdfast owner show` and `holdfast admin stats` tell who has how many bytes; delete values, or free a map"
         }
         Reason::OwnerLimit => "`holdfast admin info` shows the limit; end some owners, or raise it at the server",
+        Reason::ProgramLimit => "detach a program: `holdfast program list`, `holdfast program detach NAME`",
+        Reason::ProgramExists => "`holdfast program list` shows it, `holdfast program detach NAME` ends it",
+        Reason::ProgramNotFound => "`holdfast program list` shows the programs",
+        Reason::InvalidProgram => "`holdfast program attach --help` tells what a program may have",
+        Reason::LabStepsOff => "start the server with `holdfastd --allow-lab-steps`, or leave out `hold` and `meet`",
+        Reason::LockDeadlockAbba => "try again: whoever it met goes on meanwhile",
+        Reason::LockDeadlockAa | Reason::LockNesting | Reason::ProgramDepth | Reason::ProgramBudget => {
+            "the programs do it, and will again: `holdfast program events` tells which, `holdfast program detach NAME` ends one"
+        }
         Reason::MapLimit => "free a map: `holdfast map list`, `holdfast map free NAME`",
         Reason::ElementExists => "`holdfast update` replaces it, `holdfast get` shows it",
         Reason::MapExists => "`holdfast map show NAME` shows it, `holdfast map free NAME` frees it",

@@ -9,6 +9,7 @@ mod generate;
 #[cfg(feature = "lab")]
 mod lab;
 mod output;
+mod program;
 mod value;
 
 use std::io::{ErrorKind, Write, stderr, stdout};

@@ -1,10 +1,21 @@
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
+use holdfast::Owner;
+
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(line.split_whitespace())
+    Cli::try_parse_from(words(line))
+}
+
+/// The arguments that a shell makes of a line: words, or whole texts in single quotes.
+fn words(line: &str) -> Vec<&str> {
+    let part = |(index, part)| match index % 2 {
+        0 => str::split_whitespace(part).collect(),
+        _ => vec![part],
+    };
+    line.split('\'').enumerate().flat_map(part).collect()
 }
 
 fn refused(line: &str) -> clap::Error {
@@ -25,12 +36,13 @@ fn commands() -> Vec<(String, clap::Command)> {
 }
 
 /// The command lines in a help text: indented, and without what is the shell's.
-fn examples(help: &str) -> Vec<&str> {
+fn examples(help: &str) -> Vec<String> {
+    let help = help.replace("\\\n", "");
     let lines = help.lines().filter(|line| line.starts_with("  ") && line.contains("holdfast "));
     let ends = [" #", " >", " |", ")"];
     lines
         .filter_map(|line| line.split_once("holdfast "))
-        .map(|(_, line)| ends.iter().fold(line, |line, end| line.split(end).next().unwrap_or(line)).trim())
+        .map(|(_, line)| ends.iter().fold(line, |line, end| line.split(end).next().unwrap_or(line)).trim().to_owned())
         .collect()
 }
 

@@ -21,7 +21,8 @@ fn long_options(command: &Command) -> Vec<&str> {
 /// A page as a reader sees it, nearly.
 fn read(page: &[u8]) -> String {
     let text = std::str::from_utf8(page).expect("UTF-8");
-    ["\\fB", "\\fI", "\\fR", "\\&", "\\"].iter().fold(text.to_owned(), |text, mark| text.replace(mark, ""))
+    let text = text.replace("\\*(Aq", "'");
+    ["\\fB", "\\fI", "\\fR", "\\&", "\\"].iter().fold(text, |text, mark| text.replace(mark, ""))
 }
 
 #[test]

@@ -324,3 +324,17 @@ impl From<Denied> for Status {
         Refusal::new(Code::PermissionDenied, Reason::PermissionDenied).status(denied.problem)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lock_nesting() {
+        let place = LockPlace::Bucket { map: "m".to_owned() };
+        let status = refused(Error::Deadlock { worker: 3, place, cycle: Deadlock::Nesting });
+        let info = status.get_details_error_info().expect("every error of ours has one");
+        assert_eq!((status.code(), &*info.reason, &*info.metadata["worker"]), (Code::Aborted, "LOCK_NESTING", "3"));
+        assert!(status.get_details_retry_info().is_none());
+    }
+}

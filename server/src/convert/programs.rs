@@ -69,7 +69,15 @@ impl In {
                 self.wrong("", "only HOLD and RENDEZVOUS have milliseconds, a meeting or parties: leave them out")
             );
         }
-        let place = || Place { map: map.clone(), whose: whose_of(whose) };
+        let whose = match whose {
+            None => Whose::Current,
+            Some(v1::step::Whose::Cgroup(true)) => Whose::Cgroup,
+            Some(v1::step::Whose::Cgroup(false)) => {
+                return Err(self.wrong(".cgroup", "false names nobody: leave it out for the owner of the call"));
+            }
+            Some(v1::step::Whose::OwnerId(id)) => Whose::Owner(OwnerId(id)),
+        };
+        let place = || Place { map: map.clone(), whose };
         let time = Duration::from_millis(milliseconds.into());
         let action = match action {
             v1::StepAction::Get => Action::Get { place: place(), field: self.bare_field(&parts)? },
@@ -153,14 +161,6 @@ impl In {
 
 fn field_of(v1::Field { offset, width }: v1::Field) -> Field {
     Field { offset, width }
-}
-
-fn whose_of(whose: Option<v1::step::Whose>) -> Whose {
-    match whose {
-        None | Some(v1::step::Whose::Cgroup(false)) => Whose::Current,
-        Some(v1::step::Whose::Cgroup(true)) => Whose::Cgroup,
-        Some(v1::step::Whose::OwnerId(id)) => Whose::Owner(OwnerId(id)),
-    }
 }
 
 // --- What goes out ---

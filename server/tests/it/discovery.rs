@@ -54,7 +54,7 @@ reflection!(v1alpha);
 async fn both_versions_of_reflection_know_the_api_and_the_error_details() {
     let server = Server::start().await;
     let mut expected: BTreeSet<_> =
-        ["Map", "Storage", "Owner", "Admin"].map(|name| format!("holdfast.v1.{name}Service")).into();
+        ["Map", "Storage", "Owner", "Program", "Admin"].map(|name| format!("holdfast.v1.{name}Service")).into();
     expected.insert("grpc.health.v1.Health".to_owned());
     let listed = [v1::services(server.channel()).await, v1alpha::services(server.channel()).await];
     for (listed, own) in listed.into_iter().zip(["v1", "v1alpha"]) {

@@ -13,10 +13,10 @@ use std::fmt;
 use std::time::Instant;
 
 use fastrand::Rng;
-use holdfast_proto::v1::{CreateMapRequest, ListMapsRequest, ListOwnersRequest, MapKind};
+use holdfast_proto::v1::{CreateMapRequest, HookPoint, ListMapsRequest, ListOwnersRequest, MapKind, Program};
 use http::HeaderMap;
 use prost::Message;
-use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
+use prost_reflect::{DynamicMessage, Kind, MethodDescriptor, Value};
 use tonic::Status;
 use tonic_types::StatusExt;
 
@@ -164,6 +164,7 @@ impl Fuzz {
         // The root of the hierarchy.
         values.know(&["path"], Value::String, ["/".to_owned()]);
         values.know(&["id"], Value::U64, [1]);
+        values.know(&["program"], Value::Message, programs());
         values.know(&["page_size"], Value::I32, 0..3);
         values.know(&["page_token"], Value::String, [String::new()]);
         Self {
@@ -236,6 +237,23 @@ impl Fuzz {
 }
 
 /// Whether a refusal is one that the call may answer, and right about the message.
+/// Programs that can be attached, whatever is in the maps.
+fn programs() -> Vec<DynamicMessage> {
+    let attach = methods().into_iter().find(|method| method.name() == "AttachProgram").expect("the API has it");
+    let field = attach.input().get_field_by_name("program").expect("it has a program");
+    let Kind::Message(descriptor) = field.kind() else { panic!("a program is a message") };
+    let steps = ["add u 1", "get t", "delete u", "if 2 done: set u $2", "get-or-create u new"];
+    let program = |(name, map, hook): (&str, &str, HookPoint)| {
+        let steps = steps.iter().map(|step| step.parse().expect("a step")).collect();
+        let (name, map) = (name.to_owned(), map.to_owned());
+        let program = Program { name, map, hook: hook.into(), steps, on_error: 0 };
+        DynamicMessage::decode(descriptor.clone(), &*program.encode_to_vec()).expect("the same message")
+    };
+    let all =
+        [("u", "t", HookPoint::UpdateEnter), ("v", "", HookPoint::RequestExit), ("w", "u", HookPoint::LookupEnter)];
+    all.into_iter().map(program).collect()
+}
+
 fn check_refusal(call: &Call, body: &[u8], status: Status) -> String {
     let details = status.get_error_details();
     let reason = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason.clone();

@@ -12,6 +12,7 @@ use holdfast_proto::OwnerRef;
 use holdfast_proto::v1::admin_service_client::AdminServiceClient;
 use holdfast_proto::v1::map_service_client::MapServiceClient;
 use holdfast_proto::v1::owner_service_client::OwnerServiceClient;
+use holdfast_proto::v1::program_service_client::ProgramServiceClient;
 use holdfast_proto::v1::storage_service_client::StorageServiceClient;
 use holdfast_proto::v1::{
     CgroupRef, CreateMapRequest, CreateSimulatedOwnersRequest, DeleteRequest, DeleteResponse, Element, FreeMapRequest,
@@ -150,6 +151,7 @@ pub struct Api {
     pub maps: MapServiceClient<Channel>,
     pub storage: StorageServiceClient<Channel>,
     pub owners: OwnerServiceClient<Channel>,
+    pub programs: ProgramServiceClient<Channel>,
     pub admin: AdminServiceClient<Channel>,
 }
 
@@ -159,6 +161,7 @@ impl Api {
             maps: MapServiceClient::new(channel.clone()),
             storage: StorageServiceClient::new(channel.clone()),
             owners: OwnerServiceClient::new(channel.clone()),
+            programs: ProgramServiceClient::new(channel.clone()),
             admin: AdminServiceClient::new(channel),
         }
     }

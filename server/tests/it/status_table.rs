@@ -2,6 +2,7 @@
 //! with the code, the details and the promise about retries that the table gives it.
 
 mod invalid;
+mod programs;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -97,11 +98,17 @@ pub struct Refused {
 #[test]
 fn every_row_has_its_test() {
     assert!(TABLE.len() > 25, "the table was not found");
-    let here = concat!(include_str!("status_table.rs"), include_str!("status_table/invalid.rs"));
+    let here = concat!(
+        include_str!("status_table.rs"),
+        include_str!("status_table/invalid.rs"),
+        include_str!("status_table/programs.rs")
+    );
     for reason in TABLE.keys() {
         let source = match *reason {
             // Needs a handler that panics.
             "INTERNAL" => include_str!("../../src/calls/tests.rs"),
+            // No worker waits for a lock inside of another wait: the lock has this for others' sake.
+            "LOCK_NESTING" => include_str!("../../src/status.rs"),
             // Needs a server without rights.
             "PERMISSION_DENIED" => include_str!("process.rs"),
             _ => here,

@@ -21,7 +21,8 @@ impl Engine {
         Ok(id)
     }
 
-    /// Detaches a program, and says what came of it: after the answer it runs nowhere. Refused: `ProgramNotFound`, `ShuttingDown`.
+    /// Detaches a program, and says what came of it: after the answer it runs nowhere. Refused: `InvalidProgram` (its name),
+    /// `ProgramNotFound`, `ShuttingDown`.
     pub async fn detach_program(&self, name: &str) -> Result<ProgramInfo, Error> {
         let shared = &self.0.shared;
         let detached = shared.programs.detach(name, &shared.maps)?;

@@ -42,10 +42,7 @@ pub(crate) struct Bound {
 
 /// Refused: `InvalidProgram`, `LabStepsOff`, and for the maps and owners that it names `MapNotFound`, `MapFreeing`, `OwnerNotFound`, `OwnerExited`.
 pub(crate) fn bind(spec: &ProgramSpec, around: &Surroundings<'_>) -> Result<Bound, Error> {
-    check_name(&spec.name).map_err(|error| match error {
-        Error::Invalid { problem, .. } => invalid("program.name", problem),
-        error => error,
-    })?;
+    check_name(&spec.name).map_err(|error| in_field("program.name", error))?;
     if spec.on_error == OnError::FailOperation && matches!(spec.hook, HookPoint::OwnerExit | HookPoint::RequestExit) {
         let problem = format!("at {} it is too late to fail the operation: count errors there", spec.hook);
         return Err(invalid("program.on_error", problem));
@@ -54,10 +51,19 @@ pub(crate) fn bind(spec: &ProgramSpec, around: &Surroundings<'_>) -> Result<Boun
         let problem = format!("{} steps are not between 1 and {}", spec.steps.len(), limits::STEPS);
         return Err(invalid("program.steps", problem));
     }
-    let map = spec.map.as_ref().map(|name| around.maps.open(name, None)).transpose()?;
+    let map = spec.map.as_ref().map(|name| around.maps.open(name, None)).transpose();
+    let map = map.map_err(|error| in_field("program.map", error))?;
     let bind = |(number, step)| Binder { number, around, map: map.as_deref() }.step(step);
     let steps = spec.steps.iter().enumerate().map(bind).collect::<Result<_, _>>()?;
     Ok(Bound { map, steps })
+}
+
+/// A name that is none was found in this field.
+pub(crate) fn in_field(field: impl Into<String>, error: Error) -> Error {
+    match error {
+        Error::Invalid { problem, .. } => invalid(field, problem),
+        error => error,
+    }
 }
 
 fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Error {
@@ -109,9 +115,7 @@ impl Binder<'_> {
             }
             Action::Meet { name, parties, at_most } => {
                 self.lab(*at_most)?;
-                if name.is_empty() || name.len() > 128 {
-                    return Err(self.invalid(".meeting", format!("a name of {} bytes: expected 1 to 128", name.len())));
-                }
+                check_name(name).map_err(|error| in_field(format!("program.steps[{}].meeting", self.number), error))?;
                 if !(2..=limits::PARTIES).contains(parties) {
                     let problem = format!("{parties} are not between 2 and {}", limits::PARTIES);
                     return Err(self.invalid(".parties", problem));
@@ -145,7 +149,8 @@ impl Binder<'_> {
 
     /// And the size of the map's values.
     fn place(&self, place: &Place) -> Result<(BoundPlace, u32), Error> {
-        let map = self.around.maps.open(&place.map, None)?;
+        let map = self.around.maps.open(&place.map, None);
+        let map = map.map_err(|error| in_field(format!("program.steps[{}].map", self.number), error))?;
         let (whose, kind) = match place.whose {
             Whose::Current => (BoundWhose::Current, self.map.map(|map| map.spec.kind)),
             Whose::Cgroup => (BoundWhose::Cgroup, Some(OwnerKind::Cgroup)),

@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
-use super::bind::{Bound, BoundPlace, BoundWhose};
+use super::bind::{Bound, BoundPlace, BoundWhose, in_field};
 use super::meeting::Meetings;
 use super::{Action, HookPoint, OnError, ProgramEvent, ProgramId, ProgramInfo, ProgramSpec, Step, StepCounts, limits};
 use crate::error::{Error, Failure};
-use crate::maps::{Map, Maps};
+use crate::maps::{Map, Maps, check_name};
 use crate::types::MapId;
 
 /// A program that is attached.
@@ -204,6 +204,7 @@ impl Programs {
 
     /// Takes a program out. Who needs to know that it runs nowhere waits for a job of every worker.
     pub(crate) fn detach(&self, name: &str, maps: &Maps) -> Result<Detached, Error> {
+        check_name(name).map_err(|error| in_field("name", error))?;
         let mut state = self.state();
         let found = state.programs.values().find(|program| program.name == name).map(|program| program.id);
         let program = found.and_then(|id| state.programs.remove(&id));

@@ -107,7 +107,9 @@ impl Values {
     fn single(&self, rng: &mut Rng, field: &FieldDescriptor, odd: f64) -> Value {
         let odd_one = rng.f64() < odd;
         if let Kind::Message(descriptor) = field.kind() {
-            return Value::Message(self.message(rng, &descriptor, odd));
+            let known = self.known.get(field.name()).filter(|_| !odd_one && rng.u8(..) < 192);
+            let known = known.and_then(|known| rng.choice(known)).cloned();
+            return known.unwrap_or_else(|| Value::Message(self.message(rng, &descriptor, odd)));
         }
         let known = self.known.get(field.name()).and_then(|known| rng.choice(known));
         let learned = self.learned.get(field.name()).and_then(|learned| rng.choice(learned));

@@ -18,6 +18,15 @@ pub fn holdfast(endpoint: &str, arguments: &[&str]) -> Output {
     command.output().expect("the command line runs")
 }
 
+/// The arguments that a shell makes of a line: words, or whole texts in single quotes.
+pub fn words(line: &str) -> Vec<&str> {
+    let part = |(index, part)| match index % 2 {
+        0 => str::split_whitespace(part).collect(),
+        _ => vec![part],
+    };
+    line.split('\'').enumerate().flat_map(part).collect()
+}
+
 pub fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).expect("text")
 }

@@ -296,5 +296,9 @@ async fn a_refusal_says_what_to_do() {
     // A call of any kind that a program makes fail: who made it did not do what the reason is about.
     let lines = hints("unlucky").await;
     assert_eq!(lines[0], "error: LOCK_DEADLOCK_AA: so says the test");
-    assert!(lines[1].contains("step 2 of the program admit") && !lines[1].contains("try again"), "{lines:?}");
+    assert!(
+        lines[1].contains("the program admit makes calls fail for what its step 2 meets")
+            && !lines[1].contains("try again"),
+        "{lines:?}"
+    );
 }

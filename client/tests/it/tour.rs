@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::command_line::{holdfast, stderr, stdout};
+use crate::command_line::{holdfast, stderr, stdout, words};
 use crate::server::Server;
 use crate::skipped;
 
@@ -22,7 +22,7 @@ impl Tour {
     }
 
     fn run(&self, line: &str) -> Output {
-        holdfast(&self.0.unix, &line.split_whitespace().collect::<Vec<_>>())
+        holdfast(&self.0.unix, &words(line))
     }
 
     /// What it prints; it must succeed and leave stderr alone.
@@ -54,6 +54,18 @@ impl Tour {
                 return;
             }
             assert!(Instant::now() < deadline, "{line} is still {output:?}");
+        }
+    }
+
+    /// Repeats the line until it prints this.
+    fn json_soon(&self, line: &str, expected: &Json) {
+        let deadline = Instant::now() + SEEN;
+        loop {
+            let printed = self.json(line);
+            if printed == *expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{line} is still {printed}");
         }
     }
 }
@@ -103,7 +115,8 @@ fn a_value_lives_as_long_as_its_process() {
 
     process.end();
     tour.refused_soon(&format!("get tenant --task {pid}"), "OWNER_EXITED");
-    assert_eq!(tour.json("list tenant"), json!([]));
+    // A get by pid asks the kernel, and so may know it before the server has heard of it.
+    tour.json_soon("list tenant", &json!([]));
     assert_eq!(tour.json("map show tenant")["elements"], 0);
 }
 
@@ -284,6 +297,154 @@ fn a_quota_is_shown_and_told() {
     assert!(refused.starts_with("error: INVALID_VALUE_SIZE: "), "{refused}");
 }
 
+#[test]
+fn a_program_runs_inside_of_calls_until_it_is_detached() {
+    let tour = Tour::start();
+    tour.ok("owner create-simulated --kind task --count 1");
+    for map in ["m", "writes", "deltas"] {
+        tour.ok(&format!("map create {map} --kind task --type i64"));
+    }
+    let attach =
+        "program attach watch --hook update_enter --map m 'add writes 1' 'set deltas delta' 'if 2 zero: delete m'";
+    assert_eq!(tour.ok(attach), "program_id 1\n");
+    tour.ok("update m --simulated 0 --i64 5");
+    tour.ok("update m --simulated 0 --i64 3");
+    assert_eq!(tour.ok("get writes --simulated 0"), "2\n");
+    assert_eq!(tour.ok("get deltas --simulated 0"), "-2\n");
+    assert_eq!(
+        tour.ok("program list"),
+        "NAME   HOOK          MAP  RUNS  MISSES  FAILED\nwatch  update_enter  m    2     0       0\n"
+    );
+    let steps = tour.ok("program list --steps");
+    assert!(steps.lines().nth(2).is_some_and(|row| row.ends_with(" 2     0         -")), "{steps}");
+    assert!(steps.lines().nth(3).is_some_and(|row| row.ends_with(" 0     2         -")), "{steps}");
+
+    let detached = tour.json("program detach watch");
+    assert_eq!((&detached["runs"], &detached["steps"][0]["done"]), (&json!(2), &json!(2)));
+    tour.ok("update m --simulated 0 --i64 3");
+    assert_eq!(tour.ok("get writes --simulated 0"), "2\n", "it runs nowhere");
+    assert_eq!(tour.json("program list"), json!([]));
+}
+
+/// The recursion that Linux' suite pins: a program whose steps come by its own hook point is skipped there, and nothing else is refused.
+#[test]
+fn a_program_that_meets_itself_is_skipped_and_counted() {
+    let tour = Tour::start();
+    tour.ok("owner create-simulated --kind task --count 1");
+    tour.ok("map create A --kind task --type u64");
+    tour.ok("map create B --kind task --type u64");
+    tour.ok("program attach p --hook update_enter --all-maps 'add A 1' 'delete A' 'add B 1'");
+    tour.ok("get A --simulated 0 --create --u64 200");
+    tour.ok("get B --simulated 0 --create --u64 100");
+    let program = &tour.json("program detach p");
+    assert_eq!((&program["recursion_misses"], &program["map"]), (&json!(2), &json!("")));
+    assert!(program["steps"].as_array().into_iter().flatten().all(|step| step["failed"] == json!({})), "{program}");
+    assert_eq!((&*tour.ok("get A --simulated 0"), &*tour.ok("get B --simulated 0")), ("200\n", "1\n"));
+}
+
+#[test]
+fn a_deadlock_of_a_program_is_told_and_fails_a_call_only_if_that_was_asked_for() {
+    let tour = Tour::start();
+    tour.ok("owner create-simulated --kind task --count 1");
+    tour.ok("map create m --kind task --type u64");
+    tour.ok("map create other --kind task --type u64");
+    tour.ok("create m --simulated 0 --u64 1");
+    tour.ok("program attach watch --hook storage_locked --map m 'get-or-create other'");
+    tour.ok("update m --simulated 0 --u64 2");
+    let events = tour.json("program events");
+    let event = &events[0];
+    assert_eq!((&event["sequence"], &event["step"], &event["program"]), (&json!(1), &json!(1), &json!("watch")));
+    assert_eq!((&event["hook"], &event["map"], &event["owner_id"]), (&json!("storage_locked"), &json!("m"), &json!(1)));
+    assert_eq!((&event["reason"], &event["metadata"]["lock"]), (&json!("LOCK_DEADLOCK_AA"), &json!("storage")));
+    let list = tour.json("program list");
+    assert_eq!(list[0]["steps"][0]["failed"], json!({ "LOCK_DEADLOCK_AA": 1 }));
+
+    tour.ok("program attach admit --hook storage_locked --map m --on-error fail 'get-or-create other'");
+    let output = tour.run("update m --simulated 0 --u64 3");
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""), "{output:?}");
+    let lines: Vec<_> = stderr(&output).lines().collect();
+    assert!(lines[0].starts_with("error: LOCK_DEADLOCK_AA: ") && lines[0].contains("admit"), "{lines:?}");
+    assert!(lines[1].starts_with("hint: the program admit makes calls fail"), "{lines:?}");
+    assert_eq!(tour.ok("get m --simulated 0"), "2\n", "it has changed nothing");
+    let newer = tour.json("program events --after 1");
+    assert_eq!(newer.as_array().map(Vec::len), Some(2), "{newer}");
+    assert_eq!(newer[1]["program"], "admit");
+    let rows = tour.ok("program events --after 2");
+    assert!(
+        rows.lines().nth(1).is_some_and(|row| row.starts_with("3 ") && row.contains(" LOCK_DEADLOCK_AA ")),
+        "{rows}"
+    );
+    assert_eq!(tour.json("program detach admit")["failed_operations"], 1);
+    tour.ok("update m --simulated 0 --u64 3");
+}
+
+#[test]
+fn a_program_sees_the_last_of_an_owner() {
+    let tour = Tour::start();
+    tour.ok("owner create-simulated --kind task --count 2");
+    tour.ok("map create m --kind task --type u64");
+    tour.ok("map create last --kind task --type u64");
+    tour.ok("create m --simulated 0 --u64 1");
+    tour.ok("create m --simulated 1 --u64 77");
+    tour.ok("program attach heir --hook owner_exit --map m 'get m' 'set last of 1 $1'");
+    tour.ok("owner destroy-simulated --kind task --first 1 --count 1");
+    assert_eq!(tour.ok("get last --owner-id 1"), "77\n");
+}
+
+#[test]
+fn a_program_goes_out_as_json_and_in_from_a_file() {
+    let tour = Tour(Server::with(&["--allow-lab-steps"]));
+    tour.ok("owner create-simulated --kind task --count 1");
+    tour.ok("map create m --kind task --value-size 24");
+    tour.ok("map create c --kind cgroup --value-size 24");
+    tour.ok("create m --simulated 0 --hex 000000000000000000000000000000000000000000000000");
+    tour.ok(
+        "program attach all --hook request_enter --map m --on-error fail 'get m' 'get m 12:2' 'get-or-create m 8:4=old@4:4 -1' \
+         'if 2 nonzero: set c of cgroup 16:8=time 8:4=pid 12:4=uid 0:1=$1' 'if 1 failed: add m of 1 delta' 'delete m' \
+         'if 3 done: hold 5ms' 'if 3 zero: meet here 2 2000ms' 'add m 8:8=new'",
+    );
+    let listed = tour.json("program list");
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), listed[0].to_string()).expect("written");
+    tour.ok("program detach all");
+    let attach = format!("program attach --file {}", file.path().display());
+    assert_eq!(tour.ok(&attach), "program_id 2\n");
+    let again = tour.json("program list");
+    for same in ["name", "hook", "map", "on_error", "steps"] {
+        assert_eq!(again[0][same], listed[0][same], "{same}");
+    }
+    assert_eq!(again[0]["steps"].as_array().map(Vec::len), Some(9));
+    assert_eq!(again[0]["steps"][2]["step"], "get-or-create m 8:4=old@4:4 -1");
+    assert!(tour.refused(&attach).starts_with("error: PROGRAM_EXISTS: "));
+}
+
+#[test]
+fn a_program_that_cannot_be_is_refused_and_says_why() {
+    let tour = Tour::start();
+    tour.ok("map create m --kind task --type u64");
+    tour.ok("map create c --kind cgroup --type u64");
+    for (rest, reason, says) in [
+        ("a/b! --hook update_enter --map m 'get m'", "INVALID_PROGRAM", "program.name"),
+        ("p --hook update_enter --map nowhere 'get m'", "MAP_NOT_FOUND", "nowhere"),
+        ("p --hook update_enter --map m 'get nowhere'", "MAP_NOT_FOUND", "nowhere"),
+        ("p --hook update_enter --map m 'get m' 'set m of 99 1'", "OWNER_NOT_FOUND", "step 2"),
+        ("p --hook update_enter --map m 'get m 8:8'", "INVALID_PROGRAM", "program.steps[0].parts[0].field"),
+        ("p --hook update_enter --map m 'set c 1'", "INVALID_PROGRAM", "program.steps[0].map"),
+        ("p --hook update_enter --map m 'if 1 done: get m'", "INVALID_PROGRAM", "program.steps[0].condition.step"),
+        ("p --hook update_enter --map m 'add m $1'", "INVALID_PROGRAM", "program.steps[0].parts[0].operand"),
+        ("p --hook request_exit --map m --on-error fail 'get m'", "INVALID_PROGRAM", "program.on_error"),
+        ("p --hook update_enter --map m 'hold 5ms'", "LAB_STEPS_OFF", "--allow-lab-steps"),
+    ] {
+        let refused = tour.refused(&format!("program attach {rest}"));
+        assert!(refused.starts_with(&format!("error: {reason}: ")) && refused.contains(says), "{rest}: {refused}");
+    }
+    let steps = "'delete m' ".repeat(33);
+    let refused = tour.refused(&format!("program attach p --hook update_enter --map m {steps}"));
+    assert!(refused.starts_with("error: INVALID_PROGRAM: program.steps: 33 "), "{refused}");
+    assert!(tour.refused("program detach p").starts_with("error: PROGRAM_NOT_FOUND: "));
+    assert_eq!(tour.json("program list"), json!([]), "none of them was attached");
+}
+
 /// Programs read these names; a change of one breaks them.
 #[test]
 fn json_has_the_names_of_the_api() {
@@ -291,6 +452,9 @@ fn json_has_the_names_of_the_api() {
     tour.ok("map create m --kind task --type u64");
     let pid = std::process::id();
     tour.ok(&format!("create m --task {pid} --u64 1"));
+    tour.ok("program attach p --hook update_enter --map m 'get m 4:4' 'add m $1'");
+    tour.ok("program attach fails --hook storage_locked --map m 'delete m'");
+    tour.ok("update m --owner-id 1 --u64 2");
     let names = |json: &Json| json.as_object().expect("an object").keys().cloned().collect::<Vec<_>>().join(" ");
     for (line, pointer, expected) in [
         ("map show m", "", "map_id name kind value_size max_elements value_type buckets elements bytes state"),
@@ -307,6 +471,18 @@ fn json_has_the_names_of_the_api() {
             "version instance_id start_time pid_namespace_inode guard simulated_owners_allowed lab_steps_allowed limits \
              workers",
         ),
+        (
+            "program list",
+            "/0",
+            "program_id name hook map on_error attached runs recursion_misses failed_operations steps",
+        ),
+        ("program list", "/0/steps/1", "step done left_out failed"),
+        (
+            "program events",
+            "/0",
+            "sequence time program program_id step hook map owner_id worker reason message metadata",
+        ),
+        ("program events", "/0/metadata", "lock owner_id worker"),
         ("admin info", "/workers/0", "index processor pinned tid"),
         (
             "admin stats",

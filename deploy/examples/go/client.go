@@ -36,7 +36,13 @@ const (
 	tokensACall = 0.2
 )
 
-var retriedReasons = map[string]bool{"LOCK_TIMEOUT": true, "OVERLOADED": true, "SHUTTING_DOWN": true}
+var retriedReasons = map[string]bool{
+	"LOCK_DEADLOCK_ABBA": true,
+	"LOCK_TIMEOUT":       true,
+	"OVERLOADED":         true,
+	"SHUTTING_DOWN":      true,
+	"STORAGE_BUSY":       true,
+}
 
 // retries tries again what the table allows, within the deadline of the call.
 //

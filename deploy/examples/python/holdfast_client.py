@@ -113,7 +113,7 @@ class Retries(grpc.UnaryUnaryClientInterceptor):
     thread: meant for blocking calls.
     """
 
-    REASONS = frozenset({"LOCK_TIMEOUT", "OVERLOADED", "SHUTTING_DOWN"})
+    REASONS = frozenset({"LOCK_DEADLOCK_ABBA", "LOCK_TIMEOUT", "OVERLOADED", "SHUTTING_DOWN", "STORAGE_BUSY"})
     ATTEMPTS = 4
     MAX_DELAY = 5.0  # seconds, unless the server asks for more
 

@@ -78,10 +78,10 @@ fn what_to_do(refusal: &Refusal) -> Option<String> {
     // Whatever a step of a program met: the caller did not ask for it.
     if let (Some(program), Some(step)) = (refusal.metadata.get("program"), refusal.metadata.get("step")) {
         let (program, step) = (visible(program), visible(step));
-        let again = refusal.retry_after.map_or("", |_| "try again a little later, or ");
+        let again = refusal.retry_after.map_or("", |_| "try again a little later; ");
         return Some(format!(
-            "{again}look what step {step} of the program {program} does: it met this, and the program makes the call fail for it \
-             (`holdfast program list --steps`, `holdfast program detach {program}`)"
+            "{again}the program {program} makes calls fail for what its step {step} meets: `holdfast program list --steps` shows \
+             it, `holdfast program detach {program}` ends it"
         ));
     }
     let hint = match refusal.reason {

@@ -150,7 +150,7 @@ pub struct AttachArgs {
     #[arg(value_name = "STEP", required_unless_present = "file", value_parser = step)]
     pub steps: Vec<Step>,
     /// Take it from a file, in JSON; `-` is stdin
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with_all = ["name", "hook", "on_error", "steps"])]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with_all = ["name", "hook", "on_error"])]
     pub file: Option<PathBuf>,
 }
 

@@ -113,8 +113,7 @@ Examples:
     },
     /// List what went wrong in programs, the oldest first
     ///
-    /// A step that failed, or a run that was skipped because the program was running already (STEP and REASON are `-` then).
-    /// The server keeps the newest 4,096 of all programs. In JSON, the metadata tells which lock it was, of whose, and who has it.
+    /// Each is a step that failed: which, in what call, on which worker, and why. The server keeps the newest 4,096 of all programs. In JSON, the metadata tells which lock it was, of whose, and who has it.
     #[command(after_help = "\
 Examples:
   holdfast program events

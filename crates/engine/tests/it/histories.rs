@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use engine::Got;
+use engine::{Got, Guard};
 use history::{Answer, CALLS, CLIENTS, Call, Client, Clock, History, Outcome, abandon};
 use tokio::sync::Barrier;
 
@@ -14,7 +14,7 @@ async fn perform(engine: &Engine, owner: &OwnerRef, call: Call, deadline: Option
     let given = |expected_version| Conditions { expected_version, deadline, ..Conditions::default() };
     let written = |done: Written| Answer::Written { version: done.version, created: None };
     let answer = match call {
-        Call::Get => engine.get("m", owner).map(got),
+        Call::Get => engine.read("m", owner, deadline).await.map(got),
         Call::GetOrCreate { value } => engine.get_or_create("m", owner, Some(bytes(value)), deadline).await.map(got),
         Call::Put { value, mode: history::Mode::NoExist, expected } => {
             engine.create("m", owner, bytes(value), given(expected)).await.map(written)
@@ -33,7 +33,9 @@ async fn perform(engine: &Engine, owner: &OwnerRef, call: Call, deadline: Option
         Err(Error::ElementNotFound { .. }) => Answer::NotFound,
         Err(Error::ElementExists { current, .. }) => Answer::Exists { current },
         Err(Error::VersionMismatch { current, .. }) => Answer::Mismatch { current },
-        Err(Error::DeadlinePassed | Error::LockTimeout { .. } | Error::Overloaded { .. }) => return Outcome::Refused,
+        Err(Error::DeadlinePassed | Error::LockTimeout { .. } | Error::Overloaded { .. } | Error::Busy) => {
+            return Outcome::Refused;
+        }
         Err(error) => panic!("nobody ends anything, and there is room: {error}"),
     })
 }
@@ -87,7 +89,18 @@ async fn record(engine: &Engine, number: u64, seed: u64) -> History {
 #[test]
 fn histories_of_four_callers_are_linearizable() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().expect("threads");
-    let engine = start(|_| {});
+    for (guard, programs) in programs::WITH_AND_WITHOUT {
+        histories(&runtime, guard, programs);
+    }
+}
+
+fn histories(runtime: &tokio::runtime::Runtime, guard: Guard, programs: bool) {
+    let engine = start(|config| {
+        config.guard = guard;
+        // Two workers of one processor, so that they share its counter.
+        config.executor.cpus.truncate(1);
+        config.executor.workers_per_cpu = 2;
+    });
     let value_size = history::Value::BYTES as u32;
     let spec = MapSpec {
         name: "m".to_owned(),
@@ -98,15 +111,19 @@ fn histories_of_four_callers_are_linearizable() {
     };
     engine.create_map(spec).expect("a new map");
     map(&engine, "beside", OwnerKind::Task);
+    if programs {
+        runtime.block_on(programs::at_every_hook_point(&engine));
+    }
     let mut number = 0;
-    let survey = history::survey(history::wanted(100), fastrand::u64(..), |seed| {
+    let survey = history::survey(history::wanted(if programs { 30 } else { 100 }), fastrand::u64(..), |seed| {
         number += 1;
         let recorded = async { tokio::time::timeout(PATIENCE, record(&engine, number, seed)).await };
         runtime.block_on(recorded).expect("every call is answered")
     });
     match survey {
         Ok(tally) => {
-            history::measured(format_args!("engine histories: {tally}, 0 violations"));
+            let with = if programs { ", programs everywhere" } else { "" };
+            history::measured(format_args!("engine histories ({guard}{with}): {tally}, 0 violations"));
             assert!(tally.unknown > 0 && tally.refused > 0, "every caller has waited as long as it took: {tally}");
         }
         Err((violation, tally)) => panic!("history {}: {violation}", tally.histories),

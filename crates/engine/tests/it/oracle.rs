@@ -10,13 +10,15 @@
 //! Meanwhile owners leave and others come, cgroups under the same name, and maps are freed and created. The [`table`] has
 //! every pair of answers that is right: a pair that is not there is a mismatch, and a row that was met too seldom fails as well.
 //!
+//! All of it thrice: as it is, and with programs at every hook point, under both guards. They change nothing that is compared.
+//!
 //! In `cargo test` it is short. `cargo xtask oracle`, a step of CI, sets `HOLDFAST_ORACLE_OPERATIONS`; a run that failed is
 //! done again with the `HOLDFAST_ORACLE_SEED` that it printed.
 
 mod real;
 mod table;
 
-use engine::{Conditions, Engine, Error, Invalid, MapSpec, OwnerKind, OwnerState, UpdateMode};
+use engine::{Conditions, Engine, Error, Guard, Invalid, MapSpec, OwnerKind, OwnerState, UpdateMode};
 use kernel_maps::{KernelMap, available};
 
 use self::real::{Parent, Real};
@@ -25,7 +27,7 @@ use super::*;
 
 /// Without an environment variable.
 const OPERATIONS: u64 = 10_000;
-/// So many, and every row of the table must have been met [`OFTEN`] times; else once.
+/// So many, and every row of the table must have been met [`OFTEN`] times; with fewer once, but only if it is the number above.
 const MANY_OPERATIONS: u64 = 100_000;
 const OFTEN: u64 = 100;
 
@@ -67,25 +69,44 @@ struct Duel {
 
 #[tokio::test]
 async fn holdfast_answers_as_the_kernel_does() {
-    let operations = from_environment("HOLDFAST_ORACLE_OPERATIONS").unwrap_or(OPERATIONS);
+    for (guard, programs) in programs::WITH_AND_WITHOUT {
+        duel(guard, programs).await;
+    }
+}
+
+async fn duel(guard: Guard, programs: bool) {
+    // Without optimization, programs take some time.
+    let few = if programs { OPERATIONS / 4 } else { OPERATIONS };
+    let operations = from_environment("HOLDFAST_ORACLE_OPERATIONS").unwrap_or(few);
     let seed = from_environment("HOLDFAST_ORACLE_SEED").unwrap_or_else(|| fastrand::u64(..));
-    let Some(mut duel) = Duel::prepare(seed) else { return };
+    let Some(mut duel) = Duel::prepare(seed, guard) else { return };
+    if programs {
+        programs::at_every_hook_point(&duel.engine).await;
+    }
     let start = Instant::now();
     while duel.operations < operations {
         tokio::time::timeout(PATIENCE, duel.step()).await.expect("every operation is answered");
     }
     let took = start.elapsed();
+    if programs {
+        programs::away(&duel.engine, guard, duel.parent.is_some()).await;
+    }
     duel.finish().await;
 
-    let least = if operations >= MANY_OPERATIONS { OFTEN } else { 1 };
+    let least = match operations {
+        MANY_OPERATIONS.. => OFTEN,
+        OPERATIONS.. => 1,
+        _ => 0,
+    };
     if operations >= MANY_OPERATIONS {
         measured(format_args!("oracle: {} count", Row::HEAD));
         duel.table.rows().for_each(|(row, count)| measured(format_args!("oracle: {row} {count}")));
     }
     let Duel { operations: done, maps_freed, maps_refused, .. } = duel;
     measured(format_args!(
-        "oracle: {done} operations in {took:.1?}, 0 mismatches; of these {maps_freed} maps freed and created, and {maps_refused} refused \
-         for their size (seed {seed})"
+        "oracle ({guard}{}): {done} operations in {took:.1?}, 0 mismatches; of these {maps_freed} maps freed and created, and {maps_refused} refused \
+         for their size (seed {seed})",
+        if programs { ", programs everywhere" } else { "" }
     ));
     let seldom: Vec<_> = duel.table.rows().filter(|(_, count)| *count < least).collect();
     assert!(seldom.is_empty(), "met less than {least} times in {done} operations (seed {seed}): {seldom:?}");
@@ -94,7 +115,7 @@ async fn holdfast_answers_as_the_kernel_does() {
 
 impl Duel {
     /// None, and a word about it, where the kernel does not let us.
-    fn prepare(seed: u64) -> Option<Duel> {
+    fn prepare(seed: u64, guard: Guard) -> Option<Duel> {
         if let Err(error) = available(kernel_maps::OwnerKind::Task) {
             skipped("the live oracle", error);
             return None;
@@ -115,7 +136,7 @@ impl Duel {
         let mut duel = Duel {
             seed,
             random: fastrand::Rng::with_seed(seed),
-            engine: start(|_| {}),
+            engine: start(|config| config.guard = guard),
             maps: Vec::new(),
             maps_made: 0,
             maps_freed: 0,
@@ -363,7 +384,7 @@ async fn ask_holdfast(
     value: Vec<u8>,
 ) -> Result<(Vec<u8>, engine::OwnerId), Error> {
     let mode = match ask {
-        Ask::Lookup => return engine.get(map, owner).map(|got| (got.value, got.owner)),
+        Ask::Lookup => return engine.read(map, owner, None).await.map(|got| (got.value, got.owner)),
         Ask::Delete => {
             return engine.delete(map, owner, Conditions::default()).await.map(|done| (Vec::new(), done.owner));
         }

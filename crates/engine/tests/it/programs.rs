@@ -111,3 +111,57 @@ async fn owners_on(engine: &Engine, workers: &[usize]) -> Vec<(u64, OwnerId)> {
     };
     workers.iter().map(|&worker| on(worker)).collect()
 }
+
+/// How tests of everything are done again.
+pub const WITH_AND_WITHOUT: [(Guard, bool); 3] =
+    [(Guard::RqSpinLock, false), (Guard::RqSpinLock, true), (Guard::PerCpuCounter, true)];
+
+/// Maps of both kinds, and at every hook point of every map a program that changes, or tries to change, the owner's values there. Not all do
+/// all, since they run inside of each other.
+pub async fn at_every_hook_point(engine: &Engine) {
+    map(engine, "side", OwnerKind::Task);
+    map(engine, "side-c", OwnerKind::Cgroup);
+    for hook in HookPoint::ALL {
+        let step: fn(&str) -> Step = match hook {
+            HookPoint::RequestExit => delete,
+            HookPoint::OwnerExit => get,
+            HookPoint::UpdateEnter | HookPoint::DeleteEnter | HookPoint::LookupEnter => |map| add(map, 1),
+            // (With a storage's lock held, the step meets itself.)
+            HookPoint::RequestEnter | HookPoint::StorageLocked | HookPoint::BucketLocked => {
+                |map| set_of(map, Whose::Current, 7)
+            }
+        };
+        let steps = ["side", "side-c"].map(step).to_vec();
+        engine.attach_program(program(&hook.to_string(), hook, None, steps)).await.expect("a good program");
+    }
+}
+
+/// Takes them away, when they have met all that they should.
+pub async fn away(engine: &Engine, guard: Guard, cgroups: bool) {
+    for hook in HookPoint::ALL {
+        let info = engine.detach_program(&hook.to_string()).await.expect("it is attached");
+        assert!(info.runs > 0, "{info:?}");
+        let around = matches!(hook, HookPoint::RequestEnter | HookPoint::RequestExit);
+        let locked = matches!(hook, HookPoint::StorageLocked | HookPoint::BucketLocked);
+        // What runs in the middle of an operation that is counted changes nothing.
+        if around || guard == Guard::RqSpinLock && !locked && hook != HookPoint::OwnerExit {
+            assert!(info.steps[0].done > 0 && (!cgroups || info.steps[1].done > 0), "{info:?}");
+        }
+        for failure in failures(&info).iter().flatten().map(|(failure, _)| *failure) {
+            let expected = match failure {
+                // Of all maps, also those for owners of the other kind; and deletes of what is not there.
+                Failure::OwnerKind | Failure::ElementNotFound => true,
+                // A caller by a name that has passed on, or somebody who leaves meanwhile.
+                Failure::OwnerExited => true,
+                Failure::Busy => guard == Guard::PerCpuCounter,
+                Failure::DeadlockAa => locked && guard == Guard::RqSpinLock,
+                // Calls that are in a hurry.
+                Failure::Deadline | Failure::LockTimeout => true,
+                _ => false,
+            };
+            assert!(expected, "{failure:?} at {hook}: {info:?}");
+        }
+    }
+    engine.free_map("side", None, None).await.expect("it is there");
+    engine.free_map("side-c", None, None).await.expect("it is there");
+}

@@ -236,7 +236,7 @@ impl<A> Owner<A> {
     }
 
     /// Of a task: the path of the v2 cgroup that it is in now, as after `0::` in `/proc/PID/cgroup`; none where that cannot be told, or the
-    /// task is gone. One read of a file that does not sleep.
+    /// task is gone. Reads a file: for a thread that may block.
     pub fn cgroup_path(&self) -> Option<String> {
         let Identity::Task { pid: pid @ 1.., .. } = self.identity else { return None };
         let path = task::cgroup_path(pid)?;

@@ -1,5 +1,7 @@
 //! The calls about programs, and what other calls have to see to because of them.
 
+use std::sync::Arc;
+
 use owners::{OwnerKind, OwnerRef};
 
 use super::{Engine, blocking};
@@ -61,17 +63,15 @@ impl Engine {
         if !map.has_hooks() || owner.kind() != OwnerKind::Task || !self.0.shared.programs.names_cgroups() {
             return;
         }
-        let Some(path) = owner.cgroup_path() else { return };
-        let cgroup = OwnerRef::CgroupPath(path);
-        let found = match self.owners().find(&cgroup) {
-            Ok(found) => Ok(found),
-            Err(_) => {
-                let this = self.clone();
-                blocking(move || Ok(this.owners().register(&cgroup, Storage::new)?)).await
+        let (this, owner) = (self.clone(), Arc::clone(owner));
+        // On a thread that may block: both /proc and a directory are read.
+        let learned = blocking(move || {
+            if let Some(path) = owner.cgroup_path() {
+                let cgroup = this.owners().register(&OwnerRef::CgroupPath(path), Storage::new)?;
+                owner.attachment().set_cgroup(&cgroup);
             }
-        };
-        if let Ok(cgroup) = found {
-            owner.attachment().set_cgroup(&cgroup);
-        }
+            Ok(())
+        });
+        let _ = learned.await;
     }
 }

@@ -126,7 +126,7 @@ unsafe impl Send for StorageMap {}
 unsafe impl Sync for StorageMap {}
 
 impl StorageMap {
-    /// An empty map. Buckets follow `max_elements`: about one for four elements, at least `min_buckets`, at most 65,536; a power of two.
+    /// An empty map. Buckets follow `max_elements`: about one for four elements, at least `min_buckets`, but no more than elements, at most 65,536; a power of two.
     /// So do the links by which lookups go, 8 bytes for each element that there may be, at most 4,194,304 of them; they take memory when they are
     /// first used, and keep it.
     /// Bytes of value are not limited.
@@ -149,7 +149,8 @@ impl StorageMap {
         if spec.max_elements == 0 {
             return Err(CreateMapError::NoElements);
         }
-        let wanted = (spec.max_elements / ELEMENTS_PER_BUCKET).max(spec.min_buckets as u64).clamp(1, MOST_BUCKETS);
+        let wanted = (spec.max_elements / ELEMENTS_PER_BUCKET).max(spec.min_buckets as u64);
+        let wanted = wanted.min(spec.max_elements).clamp(1, MOST_BUCKETS);
         let count = wanted.next_power_of_two() as usize;
         let chains = spec.max_elements.clamp(count as u64, MOST_CHAINS).next_power_of_two() as usize;
         let buckets = Buckets::new(count, chains).ok_or(CreateMapError::OutOfMemory { buckets: count })?;

@@ -336,8 +336,8 @@ impl StorageMap {
     }
 
     /// Counts an element of `storage` that is about to be linked, if there is room for it: with its owner, in this map, and in
-    /// all maps. Under the storage's lock, or while it is private.
-    pub(crate) fn element_joins(&self, storage: &LocalStorage) -> Result<(), UpdateError> {
+    /// all maps. Under the storage's lock, or while it is private. Nobody else gets its room, until it is given back.
+    pub(crate) fn element_joins(&self, storage: &LocalStorage) -> Result<Room<'_>, UpdateError> {
         let MapSpec { value_size, max_elements, .. } = self.spec;
         if let Some(quota) = &self.quota {
             quota.check_owner(storage.bytes(), value_size)?;
@@ -353,7 +353,7 @@ impl StorageMap {
             self.elements.fetch_sub(1, Ordering::Relaxed);
             return Err(refused);
         }
-        Ok(())
+        Ok(Room(self))
     }
 
     /// Counts an element that has left both lists, or that was not linked after all.
@@ -369,6 +369,23 @@ impl StorageMap {
     pub(crate) fn is_drained(&self) -> bool {
         // Acquire: pairs with the Release of whoever closed the last bucket, and with `element_left`.
         self.closed.load(Ordering::Acquire) == self.buckets() && self.elements.load(Ordering::Acquire) == 0
+    }
+}
+
+/// Room for one element. Dropped, it is given back.
+#[must_use]
+pub(crate) struct Room<'a>(&'a StorageMap);
+
+impl Room<'_> {
+    /// An element has it now.
+    pub(crate) fn taken(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.element_left();
     }
 }
 

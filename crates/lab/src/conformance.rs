@@ -165,7 +165,7 @@ impl Case {
             Case::Crud => plain::crud(world).await,
             Case::StressFree => stress::free(world, options.stress).await,
             Case::StressChange => stress::change(world, options.stress).await,
-            Case::StressLookup => stress::lookup(world).await,
+            Case::StressLookup => stress::lookup(world, options.reads).await,
             Case::Propagated => locks::propagated(world).await,
         }
     }
@@ -190,12 +190,14 @@ impl FromStr for Case {
 pub struct Options {
     /// How long each of `stress_free` and `stress_change` goes on.
     pub stress: Duration,
+    /// How often each of the 256 readers of `stress_lookup` reads.
+    pub reads: usize,
 }
 
 impl Default for Options {
-    /// Three seconds.
+    /// Three seconds; 200 times.
     fn default() -> Options {
-        Options { stress: Duration::from_secs(3) }
+        Options { stress: Duration::from_secs(3), reads: 200 }
     }
 }
 
@@ -223,6 +225,8 @@ pub enum Verdict {
     Failed(String),
     /// It was not tried, for this reason.
     Skipped(String),
+    /// Somebody wanted an end of it before.
+    Interrupted,
 }
 
 impl Outcome {
@@ -231,19 +235,25 @@ impl Outcome {
         match self.verdict {
             Verdict::Passed => "ok",
             Verdict::Failed(_) => "FAILED",
-            Verdict::Skipped(_) => "skipped",
+            Verdict::Skipped(_) | Verdict::Interrupted => "skipped",
         }
     }
 
     /// What was seen and what is wrong, in a line.
     pub fn detail(&self) -> String {
-        let figures = self.figures.iter().map(ToString::to_string);
-        let why = match &self.verdict {
+        let figures: Vec<_> = self.figures.iter().map(ToString::to_string).collect();
+        let why = self.why().map(str::to_owned);
+        let parts: Vec<_> = why.into_iter().chain((!figures.is_empty()).then(|| figures.join(", "))).collect();
+        parts.join("; ")
+    }
+
+    /// What is wrong, or why it was not tried.
+    pub fn why(&self) -> Option<&str> {
+        match &self.verdict {
             Verdict::Passed => None,
-            Verdict::Failed(problem) | Verdict::Skipped(problem) => Some(problem.clone()),
-        };
-        let parts: Vec<_> = why.into_iter().chain(figures).collect();
-        parts.join(", ")
+            Verdict::Failed(why) | Verdict::Skipped(why) => Some(why),
+            Verdict::Interrupted => Some("interrupted"),
+        }
     }
 
     /// Whether it failed.
@@ -253,7 +263,7 @@ impl Outcome {
 }
 
 /// Runs these cases, one after the other, and takes away what they have made. When `stop` is done, the case that is being run and those
-/// that follow are skipped. `report` is told what is about to be run.
+/// that follow are skipped; it is not looked at again. `report` is told what is about to be run.
 ///
 /// Bounded in time. Exact only where nobody else uses the server: `recursion` has a program on all maps for a moment.
 pub async fn run(
@@ -270,7 +280,7 @@ pub async fn run(
         let guard = target.guard();
         let outcome = |verdict, figures| Outcome { case, guard, verdict, figures, took: began.elapsed() };
         let outcome = match case.missing(target) {
-            _ if stopped => outcome(Verdict::Skipped("interrupted".to_owned()), Vec::new()),
+            _ if stopped => outcome(Verdict::Interrupted, Vec::new()),
             Some(missing) => outcome(Verdict::Skipped(missing), Vec::new()),
             None => {
                 let world = World::new(target);
@@ -282,7 +292,7 @@ pub async fn run(
                 let cleaned = world.clean().await.err().map(|failed| failed.to_string());
                 stopped = checked.is_none();
                 let (verdict, figures) = match checked {
-                    None => (Verdict::Skipped("interrupted".to_owned()), Vec::new()),
+                    None => (Verdict::Interrupted, Vec::new()),
                     Some(Ok(Ok(figures))) => (Verdict::Passed, figures),
                     Some(Ok(Err(Problem { what, figures }))) => (Verdict::Failed(what), figures),
                     Some(Err(_)) => (Verdict::Failed(format!("not done within {limit:?}")), Vec::new()),

@@ -23,10 +23,7 @@ pub struct Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reason {
-            Reason::Unspecified => write!(f, "{:?}: {}", self.code, self.message),
-            reason => write!(f, "{}: {}", reason.code_name(), self.message),
-        }
+        write!(f, "{}: {}", self.word(), self.message)
     }
 }
 
@@ -49,13 +46,31 @@ impl From<Refused> for Failed {
     }
 }
 
-/// How an answer ended, as one word: `ok`, or the reason.
-pub(crate) fn ending<T>(answer: &Answer<T>) -> String {
-    match answer {
-        Ok(_) => "ok".to_owned(),
-        Err(Refused { code, reason: Reason::Unspecified, .. }) => format!("{code:?}"),
-        Err(refused) => refused.reason.code_name().to_owned(),
+impl Refused {
+    /// As one word: the reason, or else the code.
+    pub(crate) fn word(&self) -> String {
+        match self.reason {
+            Reason::Unspecified => code_name(self.code),
+            reason => reason.code_name().to_owned(),
+        }
     }
+}
+
+/// How an answer ended, as one word: `ok`, or as [`Refused::word`].
+pub(crate) fn ending<T>(answer: &Answer<T>) -> String {
+    answer.as_ref().map_or_else(Refused::word, |_| "ok".to_owned())
+}
+
+/// As gRPC writes it: `DEADLINE_EXCEEDED`.
+pub(crate) fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.extend(letter.to_uppercase());
+    }
+    name
 }
 
 #[cfg(test)]
@@ -74,8 +89,9 @@ mod tests {
         };
         assert_eq!((said(ERROR_DOMAIN).reason, said(ERROR_DOMAIN).code), (Reason::LockTimeout, Code::Unavailable));
         assert_eq!(said(ERROR_DOMAIN).to_string(), "LOCK_TIMEOUT: so it is");
-        assert_eq!(said("elsewhere").to_string(), "Unavailable: so it is");
-        assert_eq!(ending::<()>(&Err(said("elsewhere"))), "Unavailable");
+        assert_eq!(said("elsewhere").to_string(), "UNAVAILABLE: so it is");
+        assert_eq!(ending::<()>(&Err(said("elsewhere"))), "UNAVAILABLE");
+        assert_eq!(code_name(Code::DeadlineExceeded), "DEADLINE_EXCEEDED");
         assert_eq!(ending(&Ok(())), "ok");
     }
 }

@@ -26,6 +26,6 @@ mod target;
 mod world;
 
 pub use failed::{Failed, Refused};
-pub use plot::{PlotError, plot};
+pub use plot::{PlotError, plot, plot_times};
 pub use server::{Server, ServerError};
 pub use target::{ConnectError, Guard, Target};

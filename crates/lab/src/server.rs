@@ -1,7 +1,7 @@
 //! A server in this process, on a thread and a runtime of its own: whoever measures it does not run on its threads.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::target::{ConnectError, Guard, Target};
 /// How long its connections have when it ends, in milliseconds.
 const DRAIN_MS: u64 = 500;
 
-/// A server in this process: simulated owners and lab steps are allowed. Ends when it is dropped, or by [`Server::stop`].
+/// A server in this process. Ends when it is dropped, or by [`Server::stop`].
 #[derive(Debug)]
 pub struct Server {
     endpoint: String,
@@ -43,10 +43,9 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Starts one with so many workers on each of these processors, on a free port of the loopback.
+    /// Starts one with so many workers on each of these processors, that allows all that the lab needs.
     pub async fn start(guard: Guard, cpus: Vec<usize>, workers_per_cpu: usize) -> Result<Server, ServerError> {
         let options = Options {
-            listen: Some(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]),
             cpus: Some(CpuList(cpus)),
             workers_per_cpu: Some(workers_per_cpu),
             guard: Some(match guard {
@@ -55,10 +54,17 @@ impl Server {
             }),
             allow_simulated_owners: Some(true),
             allow_lab_steps: Some(true),
-            drain_notice_ms: Some(0),
-            drain_timeout_ms: Some(DRAIN_MS),
             ..Options::default()
         };
+        Server::with(options).await
+    }
+
+    /// Starts one with these options, on a free port of the loopback unless they say something else.
+    pub async fn with(options: Options) -> Result<Server, ServerError> {
+        let here = (options.listen.is_none() && options.unix.is_none()).then(|| vec![(Ipv4Addr::LOCALHOST, 0).into()]);
+        let defaults =
+            Options { listen: here, drain_notice_ms: Some(0), drain_timeout_ms: Some(DRAIN_MS), ..Options::default() };
+        let options = options.or(defaults);
         let config = options.into_config()?;
         let runtime =
             Builder::new_multi_thread().enable_all().worker_threads(config.io_threads).thread_name("lab-io").build()?;
@@ -72,7 +78,7 @@ impl Server {
         Ok(Server { endpoint, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Where it is: `http://127.0.0.1:PORT`.
+    /// Where it is: `http://127.0.0.1:PORT`, or `unix:///PATH`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }

@@ -7,7 +7,7 @@ use holdfast_proto::v1::{AttachedProgram, HookPoint, OnError, ProgramEvent, Reas
 use tonic::Code;
 
 use super::findings::{Checked, Findings, Measure};
-use crate::failed::{Answer, Failed, ending};
+use crate::failed::{Answer, Failed, code_name, ending};
 use crate::target::{Guard, Target, number};
 use crate::world::{Owner, World, failures, until};
 
@@ -43,10 +43,10 @@ impl Outer {
     fn call(&mut self, answer: &Answer<UpdateResponse>, value: Option<u64>, refused: Option<(Code, Reason)>) {
         let seen = match answer {
             Ok(_) => "ok".to_owned(),
-            Err(error) => format!("{:?} {}", error.code, ending(answer)),
+            Err(error) => format!("{} {}", code_name(error.code), error.word()),
         };
         let (expected, left) = match refused {
-            Some((code, reason)) => (format!("{code:?} {}", reason.code_name()), 1),
+            Some((code, reason)) => (format!("{} {}", code_name(code), reason.code_name()), 1),
             None => ("ok".to_owned(), 2),
         };
         self.callers[0].push(seen);
@@ -296,7 +296,7 @@ pub(super) async fn timeout(world: &World<'_>, on_error: OnError) -> Checked {
 /// The same again: now the callers are told.
 pub(super) async fn propagated(world: &World<'_>) -> Checked {
     let (mut findings, fail) = (Findings::default(), OnError::FailOperation);
-    let told = ["callers", "values"];
+    let told = ["callers"];
     findings.part("locked_aa", locked_aa(&world.part("locked_aa"), fail).await, &told);
     findings.part("abba", ring(&world.part("abba"), 2, fail).await, &told);
     findings.part("abbcca", ring(&world.part("abbcca"), 3, fail).await, &told);

@@ -1,5 +1,6 @@
 //! Many at once: whole values, documented errors alone, nothing left behind.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,12 +18,13 @@ use crate::world::{Owner, World, until};
 const CLIENTS: usize = 8;
 /// Bytes of the value that all change: the same word again and again.
 const VALUE: usize = 64;
-/// Owners that leave in each round, and maps that are freed.
-const LEAVING: u64 = 128;
-const MAPS: usize = 2;
-/// Clients that read at the same time, and how often each.
+/// Owners that leave in each round, so many at a time.
+const OWNERS: u64 = 256;
+const LEAVING: usize = 16;
+/// Maps that are freed in each round, when so many times some have left.
+const FREED_AFTER: [usize; 2] = [4, 12];
+/// Clients that read at the same time.
 const READERS: usize = 256;
-const READS: usize = 200;
 /// Workers that they read at.
 const READ_AT: usize = 4;
 
@@ -133,33 +135,30 @@ pub(super) async fn free(world: &World<'_>, time: Duration) -> Checked {
     let before = elements(target).await?;
     while Instant::now() < end {
         let mut maps = Vec::new();
-        for number in 0..MAPS {
+        for number in 0..FREED_AFTER.len() {
             maps.push(world.map(&format!("round-{rounds}-{number}")).await?);
         }
-        let owners = world.owners(LEAVING).await?;
+        let owners = world.owners(OWNERS).await?;
         let fill = owners.iter().flat_map(|owner| maps.iter().map(|map| target.update(map, owner.id, owner.id)));
         for answer in join_all(fill).await {
             tally.count("fill", answer, &[]);
         }
-        // Two halves leave one after the other, so that writers meet both: maps that go, and owners that go.
+        let over = Cell::new(false);
         let leave = async {
-            for some in owners.chunks(owners.len() / 2) {
-                let ended = tally.count("end of owners", world.end(some).await, &[]);
+            for (number, some) in owners.chunks(LEAVING).enumerate() {
+                let maps = maps.iter().zip(FREED_AFTER).filter(|(_, after)| *after == number);
+                let free = join_all(maps.map(|(map, _)| world.free(map)));
+                let (ended, gone) = tokio::join!(world.end(some), free);
+                let ended = tally.count("end of owners", ended, &[]);
                 if ended != Some(some.len() as u64) {
                     tally.wrong(format!("{ended:?} of {} owners have left", some.len()));
                 }
+                freed += gone.into_iter().filter_map(|gone| tally.count("free", gone, &[])).sum::<u64>();
             }
+            over.set(true);
         };
-        let free = async {
-            let mut freed = 0;
-            for answer in join_all(maps.iter().map(|map| world.free(map))).await {
-                freed += tally.count("free", answer, &[]).unwrap_or_default();
-            }
-            freed
-        };
-        let writers = (0..CLIENTS).map(|_| scribble(&tally, target, &maps, &owners));
-        let ((), gone, _) = tokio::join!(leave, free, join_all(writers));
-        freed += gone;
+        let writers = (0..CLIENTS).map(|_| scribble(&tally, target, &maps, &owners, &over));
+        tokio::join!(leave, join_all(writers));
         for map in &maps {
             let found = world.describe(map).await;
             if !matches!(found, Err(Refused { reason: Reason::MapNotFound, .. })) {
@@ -182,10 +181,10 @@ pub(super) async fn free(world: &World<'_>, time: Duration) -> Checked {
 }
 
 /// Writes to all owners in all maps, which go meanwhile.
-async fn scribble(tally: &Tally, target: &Target, maps: &[String], owners: &[Owner]) {
+async fn scribble(tally: &Tally, target: &Target, maps: &[String], owners: &[Owner], over: &Cell<bool>) {
     use Reason::{ElementNotFound, MapFreeing, MapNotFound, OwnerExited, OwnerNotFound};
     let gone = [MapFreeing, MapNotFound, OwnerExited, OwnerNotFound];
-    for _ in 0..owners.len() {
+    while !over.get() {
         let (map, owner) = (&maps[fastrand::usize(..maps.len())], owners[fastrand::usize(..owners.len())]);
         match fastrand::u8(..4) {
             0 => {
@@ -208,7 +207,7 @@ async fn elements(target: &Target) -> Result<Option<u64>, Failed> {
 }
 
 /// Readers of owners that are all on one processor.
-pub(super) async fn lookup(world: &World<'_>) -> Checked {
+pub(super) async fn lookup(world: &World<'_>, reads: usize) -> Checked {
     let target = world.target;
     let (map, empty) = (world.map("values").await?, world.map("empty").await?);
     let crowd = target.crowd();
@@ -220,7 +219,7 @@ pub(super) async fn lookup(world: &World<'_>) -> Checked {
     let readers = (0..READERS).map(|reader| {
         let (tally, map, owner) = (&tally, &map, owners[reader % owners.len()]);
         async move {
-            for _ in 0..READS {
+            for _ in 0..reads {
                 let got = tally.count("get", target.get(map, owner.id).await, &[]);
                 if got.as_ref().is_some_and(|got| number(&got.value) != owner.id) {
                     tally.wrong(format!("{got:?} was read of owner_id {}", owner.id));

@@ -38,6 +38,8 @@ pub const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 const HOLD_MS: u64 = 400;
 /// Calls that tell what one costs where nobody waits.
 const PLAIN: usize = 300;
+/// The bounds of a histogram's bins within a decade, all about a quarter apart (the preferred numbers R10); 250 ms is one of them.
+const BOUNDS: [u32; 11] = [100, 125, 160, 200, 250, 315, 400, 500, 630, 800, 1000];
 /// How long a whole round may take.
 const ROUND: Duration = Duration::from_secs(30);
 
@@ -120,7 +122,7 @@ impl Times {
         self.refused.get(self.refused.len().checked_sub(1)? / 2).copied()
     }
 
-    /// How many took how long, where there are any: from, to (exclusively) and how many. The bounds are 1, 2 and 5 times a power of ten.
+    /// How many took how long, where there are any: from, to (exclusively) and how many. Ten bins are a power of ten.
     pub fn histogram(&self) -> Vec<(Duration, Duration, usize)> {
         let mut bins = Vec::<(Duration, Duration, usize)>::new();
         for time in &self.refused {
@@ -152,11 +154,13 @@ impl Times {
 
 /// The bin of a time.
 fn bin(time: Duration) -> (Duration, Duration) {
+    // Nobody is told sooner.
     let mut decade = Duration::from_micros(1);
     loop {
-        for (from, to) in [(1, 2), (2, 5), (5, 10)] {
-            if time < decade.saturating_mul(to) {
-                return (decade * from, decade.saturating_mul(to));
+        for bounds in BOUNDS.windows(2) {
+            let to = decade.saturating_mul(bounds[1]) / BOUNDS[0];
+            if time < to {
+                return (decade * bounds[0] / BOUNDS[0], to);
             }
         }
         decade = decade.saturating_mul(10);
@@ -379,22 +383,21 @@ mod tests {
     }
 
     #[test]
-    fn times_are_put_into_bins_of_1_2_and_5() {
-        let micros = |bin: (Duration, Duration)| (bin.0.as_micros(), bin.1.as_micros());
-        for (time, expected) in [
-            (0, (1, 2)),
-            (1, (1, 2)),
-            (2, (2, 5)),
-            (4, (2, 5)),
-            (5, (5, 10)),
-            (10, (10, 20)),
-            (249_999, (200_000, 500_000)),
-            (500_000, (500_000, 1_000_000)),
+    fn times_are_put_into_bins_of_a_tenth_of_a_decade() {
+        for (micros, from, to) in [
+            (0, 1_000, 1_250),
+            (1, 1_000, 1_250),
+            (2, 2_000, 2_500),
+            (9, 8_000, 10_000),
+            (10, 10_000, 12_500),
+            (249_999, 200_000_000, 250_000_000),
+            (250_000, 250_000_000, 315_000_000),
         ] {
-            assert_eq!(micros(bin(Duration::from_micros(time))), expected, "{time}");
+            let expected = (Duration::from_nanos(from), Duration::from_nanos(to));
+            assert_eq!(bin(Duration::from_micros(micros)), expected, "{micros}");
         }
         let histogram = times(Kind::Aa, Guard::RqSpinLock, &[1, 1, 2, 3, 250]).histogram();
-        assert_eq!(histogram.iter().map(|bin| bin.2).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(histogram.iter().map(|bin| bin.2).collect::<Vec<_>>(), [2, 1, 1, 1]);
         assert_eq!(times(Kind::Aa, Guard::RqSpinLock, &[1, 2, 3, 4]).median(), Some(Duration::from_millis(2)));
         assert_eq!(times(Kind::Aa, Guard::RqSpinLock, &[]).median(), None);
     }

@@ -45,7 +45,7 @@ fn draw_times<B: DrawingBackend>(
     kinds: &[Times],
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     root.fill(&WHITE)?;
-    let root = root.titled("time until a caller is told", ("sans-serif", 20))?;
+    let root = root.titled("time until a caller is told (the line: a lock's timeout)", ("sans-serif", 18))?;
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     let bins: Vec<_> = kinds.iter().map(Times::histogram).collect();
     let all = || bins.iter().flatten().map(|(from, to, _)| (millis(*from), millis(*to)));

@@ -41,12 +41,12 @@ fn guards() -> impl TypedValueParser<Value = Guard> {
 const HEADER: &[&str] = &["CASE", "GUARD", "RESULT", "TOOK", "DETAIL"];
 
 pub async fn run<W: Write>(common: &Common, args: &ConformanceArgs, output: &mut Output<W>) -> Done {
+    if args.guard.is_some() && common.endpoint.is_some() {
+        return Err(Failure::usage(
+            "--guard is for servers in this process: that at --endpoint has its own".to_owned(),
+        ));
+    }
     let mut outcomes = match typed_target(common).await? {
-        Some(_) if args.guard.is_some() => {
-            return Err(Failure::usage(
-                "--guard is for servers in this process: that at --endpoint has its own".into(),
-            ));
-        }
         Some(target) => Run::new(args, 1).on(&target).await,
         None => in_process(common, args).await?,
     };

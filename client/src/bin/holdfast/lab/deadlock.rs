@@ -87,7 +87,10 @@ fn print<W: Write>(report: &Report, output: &mut Output<W>) -> Done {
     output.bytes(format!("\nAn update that meets nobody: {}\n", time(nanos(report.plain))).as_bytes())?;
     let mut notes = report.left_out.iter().map(|what| format!("left out: {what}")).collect::<Vec<_>>();
     if report.guard == Guard::PerCpuCounter {
-        notes.push("the counter comes before the locks: every kind comes as STORAGE_BUSY, and nobody waits".to_owned());
+        notes.push(
+            "the counter comes before the locks: every kind comes as STORAGE_BUSY, and gets wait at a stalled worker"
+                .into(),
+        );
     }
     // Whoever closed stderr does not want to know.
     notes.iter().for_each(|note| _ = writeln!(stderr(), "note: {note}"));

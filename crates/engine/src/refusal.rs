@@ -16,8 +16,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) worker: usize,
     pub(crate) map: &'a Map,
     pub(crate) owner: &'a OwnerHandle,
-    /// The operations that it is inside of, the outermost first.
-    pub(crate) outer: Ref<'a, Vec<(Arc<Map>, OwnerHandle)>>,
+    /// Those where something is attached, the outermost first; it may be one of them.
+    pub(crate) operations: Ref<'a, Vec<(Arc<Map>, OwnerHandle)>>,
     /// Of all workers.
     pub(crate) gauges: &'a [OnceLock<Gauges>],
     /// Why a program stopped the operation.
@@ -69,11 +69,10 @@ impl Scene<'_> {
             LockError::Deadlock(Cycle::Abba { wanted, other }) => {
                 let other =
                     self.gauges.iter().position(|gauges| gauges.get().is_some_and(|gauges| gauges.cpu == other));
-                // It is one of the locks of these operations.
-                let site = |map: &Map, owner: &OwnerHandle| map.core.site_of(owner.attachment(), wanted);
-                let held = site(self.map, self.owner)
-                    .or_else(|| self.outer.iter().rev().find_map(|(map, owner)| site(map, owner)))
-                    .map(|site| self.place(site));
+                // It is a lock of one of these operations: without a program there is no ABBA.
+                let mut sites = self.operations.iter().rev();
+                let held = sites.find_map(|(map, owner)| map.core.site_of(owner.attachment(), wanted));
+                let held = held.map(|site| self.place(site));
                 Error::Deadlock { worker, place, cycle: Deadlock::Abba { other, held } }
             }
         }
@@ -83,7 +82,7 @@ impl Scene<'_> {
         match site {
             Site::Storage { owner } => LockPlace::Storage { owner: OwnerId(owner) },
             Site::Bucket { map: id, .. } => {
-                let mut maps = self.outer.iter().map(|(map, _)| &**map).chain([self.map]);
+                let mut maps = self.operations.iter().map(|(map, _)| &**map).chain([self.map]);
                 let name = maps.find(|map| map.id() == id).map(|map| map.spec.name.clone());
                 LockPlace::Bucket { map: name.unwrap_or_default() }
             }

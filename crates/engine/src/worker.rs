@@ -95,7 +95,7 @@ pub(crate) enum Op {
     Destroy {
         owners: Vec<OwnerHandle>,
     },
-    /// Nothing: who waits for it knows that the worker has taken over what is attached.
+    /// Nothing: who waits for it knows that the worker is in no job that was there before.
     Pass,
     #[cfg(feature = "test-hooks")]
     Run(Box<dyn FnOnce(&Context) + Send>),

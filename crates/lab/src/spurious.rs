@@ -195,7 +195,8 @@ fn turn(
     report: &(impl Fn(u64) + Sync),
 ) -> Result<(Duration, Met), Error> {
     let threads = cpus.len() * tasks;
-    let spec = MapSpec { id: 1, value_size: VALUE, max_elements: threads as u64, kind: 0, min_buckets: 16 * threads };
+    let spec =
+        MapSpec { id: 1, value_size: VALUE, max_elements: 16 * threads as u64, kind: 0, min_buckets: 16 * threads };
     let map = Arc::new(StorageMap::new(spec)?);
     let guards: Vec<_> = cpus
         .iter()

@@ -35,7 +35,8 @@ pub enum HookPoint {
     LookupEnter = 1 << 2,
     /// In an update or delete of an owner that has elements, behind every check of the owner and of what it has. The storage's lock is held.
     StorageLocked = 1 << 3,
-    /// In an update or delete, before its first change. The bucket's lock is held, and the storage's.
+    /// In an update or delete, before its first change, with room for the element. The bucket's lock is held, and the storage's. What can
+    /// still come between, for an owner's first element, is another first element, or the owner's exit.
     BucketLocked = 1 << 4,
     /// In a destroy, while the owner's elements can still be read and changed, but not created. No lock is held.
     OwnerExit = 1 << 5,

@@ -126,7 +126,7 @@ unsafe impl Send for StorageMap {}
 unsafe impl Sync for StorageMap {}
 
 impl StorageMap {
-    /// An empty map. Buckets follow `max_elements`: about one for four elements, at least `min_buckets`, at most 65,536; a power of two.
+    /// An empty map. Buckets follow `max_elements`: about one for four elements, at least `min_buckets`, but no more than elements, at most 65,536; a power of two.
     /// So do the links by which lookups go, 8 bytes for each element that there may be, at most 4,194,304 of them; they take memory when they are
     /// first used, and keep it.
     /// Bytes of value are not limited.
@@ -149,7 +149,8 @@ impl StorageMap {
         if spec.max_elements == 0 {
             return Err(CreateMapError::NoElements);
         }
-        let wanted = (spec.max_elements / ELEMENTS_PER_BUCKET).max(spec.min_buckets as u64).clamp(1, MOST_BUCKETS);
+        let wanted = (spec.max_elements / ELEMENTS_PER_BUCKET).max(spec.min_buckets as u64);
+        let wanted = wanted.min(spec.max_elements).clamp(1, MOST_BUCKETS);
         let count = wanted.next_power_of_two() as usize;
         let chains = spec.max_elements.clamp(count as u64, MOST_CHAINS).next_power_of_two() as usize;
         let buckets = Buckets::new(count, chains).ok_or(CreateMapError::OutOfMemory { buckets: count })?;
@@ -335,8 +336,8 @@ impl StorageMap {
     }
 
     /// Counts an element of `storage` that is about to be linked, if there is room for it: with its owner, in this map, and in
-    /// all maps. Under the storage's lock, or while it is private.
-    pub(crate) fn element_joins(&self, storage: &LocalStorage) -> Result<(), UpdateError> {
+    /// all maps. Under the storage's lock, or while it is private. Nobody else gets its room, until it is given back.
+    pub(crate) fn element_joins(&self, storage: &LocalStorage) -> Result<Room<'_>, UpdateError> {
         let MapSpec { value_size, max_elements, .. } = self.spec;
         if let Some(quota) = &self.quota {
             quota.check_owner(storage.bytes(), value_size)?;
@@ -352,7 +353,7 @@ impl StorageMap {
             self.elements.fetch_sub(1, Ordering::Relaxed);
             return Err(refused);
         }
-        Ok(())
+        Ok(Room(self))
     }
 
     /// Counts an element that has left both lists, or that was not linked after all.
@@ -368,6 +369,23 @@ impl StorageMap {
     pub(crate) fn is_drained(&self) -> bool {
         // Acquire: pairs with the Release of whoever closed the last bucket, and with `element_left`.
         self.closed.load(Ordering::Acquire) == self.buckets() && self.elements.load(Ordering::Acquire) == 0
+    }
+}
+
+/// Room for one element. Dropped, it is given back.
+#[must_use]
+pub(crate) struct Room<'a>(&'a StorageMap);
+
+impl Room<'_> {
+    /// An element has it now.
+    pub(crate) fn taken(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.element_left();
     }
 }
 

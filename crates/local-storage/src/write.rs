@@ -17,7 +17,7 @@ use crate::element::{self, Element, Field, Fresh, OFF_BUCKET, OFF_STORAGE};
 use crate::error::{DeleteError, UpdateError};
 use crate::guard::{Busy, Counted};
 use crate::hook::{HookPoint, Passed};
-use crate::map::{Mode, StorageMap, Value, Version, Written};
+use crate::map::{Mode, Room, StorageMap, Value, Version, Written};
 use crate::slot::{Exiting, Found};
 use crate::storage::LocalStorage;
 
@@ -191,8 +191,8 @@ impl StorageMap {
         if !owner.slot().is_empty() {
             return Ok(Attempt::StartOver);
         }
+        let room = self.element_joins(&storage)?;
         update.passed.at(cx, HookPoint::BucketLocked, self, || (owner, None, Some(update.value)))?;
-        self.element_joins(&storage)?;
         let version = cx.versions.draw(0);
         let (map, whose) = element::join(self, &storage);
         let element = update.take_fresh().into_shared(whose, map, storage.serial(), version);
@@ -201,10 +201,10 @@ impl StorageMap {
             // Under the same bucket lock, so that no reader ever sees an element that did not come to be.
             self.buckets.push(element);
             storage.charge(element);
+            room.taken();
             return Ok(Attempt::Done(Written { version, created: true }));
         }
-        // Lost against another first element, or the owner is leaving.
-        self.element_left();
+        // Lost against another first element, or the owner is leaving. (The room is given back.)
         // SAFETY: the storage was never published and the element is in no bucket: nobody else has seen it.
         update.fresh = Some(unsafe { element::unjoin(element) });
         index.remove(self.id());
@@ -253,10 +253,8 @@ impl StorageMap {
             if self.is_freeing() {
                 return Err(UpdateError::MapFreeing);
             }
+            let room = old.is_none().then(|| self.element_joins(storage)).transpose()?;
             update.passed.at(cx, HookPoint::BucketLocked, self, event)?;
-            if old.is_none() {
-                self.element_joins(storage)?;
-            }
             // Nothing is refused from here on. (Read again: a hook may have changed the value in place.)
             let version = cx.versions.draw(old.map_or(0, version_of));
             let fresh = update.take_fresh();
@@ -276,6 +274,7 @@ impl StorageMap {
                     self.buckets.push(new);
                     index.put(self.id(), new);
                     storage.charge(new);
+                    room.into_iter().for_each(Room::taken);
                 }
             }
             written = Written { version, created: old.is_none() };

@@ -23,11 +23,9 @@ impl ProgramService for Service {
         &self,
         request: Request<AttachProgramRequest>,
     ) -> Result<Response<AttachProgramResponse>, Status> {
-        let (caller, deadline, AttachProgramRequest { program }) = open(request)?;
+        let (caller, _, AttachProgramRequest { program }) = open(request)?;
         allow(&caller, Action::ManagePrograms, program.as_ref().map(|program| &*program.map))?;
-        let attach = self.0.engine.attach_program(convert::spec(program)?);
-        let unknown = "the deadline passed while the program was being attached; it is, which ListPrograms tells";
-        let program_id = or_goes_on(deadline, attach, unknown).await?.map_err(refused)?;
+        let program_id = self.0.engine.attach_program(convert::spec(program)?).map_err(refused)?;
         Ok(Response::new(AttachProgramResponse { program_id }))
     }
 

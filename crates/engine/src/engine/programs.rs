@@ -11,16 +11,14 @@ use crate::program::{ProgramEvent, ProgramId, ProgramInfo, ProgramSpec, Surround
 use crate::worker::{Op, OwnerHandle, Storage};
 
 impl Engine {
-    /// Attaches a program: from the answer on every operation runs it. (One whose caller goes away meanwhile is attached all the same.)
+    /// Attaches a program: every operation that comes later runs it.
     /// Refused: `InvalidProgram`, `LabStepsOff`, `ProgramExists`, `ProgramLimit`; for the maps and owners that it names `MapNotFound`,
-    /// `MapFreeing`, `OwnerNotFound`, `OwnerExited`; `ShuttingDown`.
-    pub async fn attach_program(&self, spec: ProgramSpec) -> Result<ProgramId, Error> {
+    /// `MapFreeing`, `OwnerNotFound`, `OwnerExited`.
+    pub fn attach_program(&self, spec: ProgramSpec) -> Result<ProgramId, Error> {
         let shared = &self.0.shared;
         let around = Surroundings { maps: &shared.maps, owners: self.owners(), lab_steps: self.0.lab_steps };
         let bound = bind(&spec, &around)?;
-        let id = shared.programs.attach(spec, bound, &shared.maps)?;
-        self.settle().await?;
-        Ok(id)
+        shared.programs.attach(spec, bound, &shared.maps)
     }
 
     /// Detaches a program, and says what came of it: after the answer it runs nowhere. Refused: `InvalidProgram` (its name),
@@ -28,7 +26,12 @@ impl Engine {
     pub async fn detach_program(&self, name: &str) -> Result<ProgramInfo, Error> {
         let shared = &self.0.shared;
         let detached = shared.programs.detach(name, &shared.maps)?;
-        self.settle().await?;
+        let this = self.clone();
+        blocking(move || {
+            let mut workers = 0..this.0.executor.workers().len();
+            workers.try_for_each(|worker| this.submit_wait(worker, || Op::Pass))
+        })
+        .await?;
         Ok(detached.info())
     }
 
@@ -45,16 +48,6 @@ impl Engine {
     /// Whether programs may have steps that make others wait.
     pub fn lab_steps(&self) -> bool {
         self.0.lab_steps
-    }
-
-    /// Waits until every worker has taken over what is attached.
-    async fn settle(&self) -> Result<(), Error> {
-        let this = self.clone();
-        blocking(move || {
-            let mut workers = 0..this.0.executor.workers().len();
-            workers.try_for_each(|worker| this.submit_wait(worker, || Op::Pass))
-        })
-        .await
     }
 
     /// Finds out which cgroup a task is in, where a program may ask for it: nothing is read inside of an operation. What cannot be

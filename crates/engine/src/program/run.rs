@@ -108,8 +108,8 @@ impl Runner {
 
     /// Where this operation is, which was just refused.
     pub(crate) fn scene<'a>(&'a self, map: &'a Map, owner: &'a OwnerHandle) -> Scene<'a> {
-        let outer = self.operations.borrow();
-        Scene { worker: self.worker, map, owner, outer, gauges: &self.shared.gauges, stopped: &self.stopped }
+        let operations = self.operations.borrow();
+        Scene { worker: self.worker, map, owner, operations, gauges: &self.shared.gauges, stopped: &self.stopped }
     }
 
     /// Runs a request with what is attached around it. `new` is what it is going to put there.

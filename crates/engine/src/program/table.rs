@@ -6,8 +6,8 @@
 //!   worker, between two jobs: another generation? ─► takes it over ◄─┘
 //! ```
 //!
-//! A worker runs a job with one table from begin to end. So after a job of every worker, which attach and detach wait for, what was attached
-//! runs everywhere, and what was detached nowhere.
+//! A worker runs a job with one table from begin to end, the newest at its begin. So a job that comes after an attach runs what was attached;
+//! and after a job of every worker, which a detach waits for, what was detached runs nowhere.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -162,7 +162,7 @@ struct Events {
 }
 
 impl Programs {
-    /// Attaches a program. Who needs to know that it runs waits for a job of every worker.
+    /// Attaches a program.
     pub(crate) fn attach(&self, spec: ProgramSpec, bound: Bound, maps: &Maps) -> Result<ProgramId, Error> {
         let Bound { map, steps } = bound;
         let mut state = self.state();
@@ -271,8 +271,8 @@ impl Programs {
 
     /// The table, if it is not of this generation any more; which it is then.
     pub(super) fn table_after(&self, generation: &mut u64) -> Option<Arc<Table>> {
-        // Acquire: pairs with `renew`. Not needed to see the table, which is behind the mutex, but a job that was queued after an attach has
-        // returned sees that generation in any case: the queue orders them.
+        // Acquire: pairs with `renew`. The table is behind the mutex in any case; and a job that was queued after an attach had returned sees
+        // its generation, since the queue orders the two.
         let now = self.generation.load(Ordering::Acquire);
         if now == *generation {
             return None;

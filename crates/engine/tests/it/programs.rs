@@ -132,7 +132,7 @@ pub async fn at_every_hook_point(engine: &Engine) {
             }
         };
         let steps = ["side", "side-c"].map(step).to_vec();
-        engine.attach_program(program(&hook.to_string(), hook, None, steps)).await.expect("a good program");
+        engine.attach_program(program(&hook.to_string(), hook, None, steps)).expect("a good program");
     }
 }
 

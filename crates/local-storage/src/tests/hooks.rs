@@ -363,3 +363,53 @@ fn exit_owner() {
         assert_eq!(map.lookup(&*owner), None);
     }
 }
+
+/// At the last point before a change there is room for it, which nobody else gets; whoever is stopped there gives it back.
+#[test]
+fn a_hook_before_the_change_runs_where_there_is_room_alone() {
+    let quota = Arc::new(Quota::new(ByteLimits { owner: None, total: Some(16) }));
+    let full = MapSpec { max_elements: 1, ..*small_map(1).spec() };
+    let [full, map] = [full, *small_map(2).spec()].map(|spec| Arc::new(StorageMap::with_quota(spec, &quota).unwrap()));
+    let [owner, with_storage, other] = [1, 2, 3].map(TestOwner::with_id);
+    let (ran, stop): (Log<u64>, Rc<Cell<bool>>) = (Log::default(), Rc::new(Cell::new(true)));
+    let program = Program::new({
+        let (ran, stop, map) = (ran.clone(), stop.clone(), map.clone());
+        move |_, event| {
+            ran.borrow_mut().push(event.owner.id());
+            assert_eq!(map.elements(), 2, "its room is taken");
+            if stop.get() { Err(Stopped) } else { Ok(()) }
+        }
+    });
+    let cx = context(0).with_hooks(program);
+    set(&cx, &full, &with_storage, 1).unwrap();
+    [&full, &map].into_iter().for_each(|map| map.set_hooks([HookPoint::BucketLocked]));
+    // No room in the map, for an owner's first element and for another one.
+    for owner in [&owner, &other] {
+        assert_eq!(set(&cx, &full, owner, 1), Err(UpdateError::MapFull));
+    }
+    map.set_hooks([]);
+    set(&cx, &map, &other, 1).unwrap();
+    map.set_hooks([HookPoint::BucketLocked]);
+    // No room among all bytes.
+    for owner in [&owner, &with_storage] {
+        assert!(matches!(set(&cx, &map, owner, 1), Err(UpdateError::Quota { .. })));
+    }
+    assert_eq!((ran.take(), map.elements()), (vec![], 1));
+    full.set_hooks([]);
+    full.delete(&cx, &with_storage, None).unwrap();
+    set(&cx, &full, &owner, 1).unwrap();
+    full.delete(&cx, &owner, None).unwrap();
+    // Room for one: it is had, given back, and had again.
+    for (owner, stops) in [(&owner, true), (&owner, false)] {
+        stop.set(stops);
+        assert_eq!(set(&cx, &map, owner, 1).is_err(), stops);
+        assert_eq!(map.elements(), if stops { 1 } else { 2 });
+    }
+    assert_eq!(ran.take(), [1, 1]);
+    map.set_hooks([]);
+    map.delete(&cx, &other, None).unwrap();
+    set(&cx, &full, &other, 1).unwrap();
+    full.delete(&cx, &other, None).unwrap();
+    [owner, with_storage, other].iter().for_each(|owner| destroy(&cx, owner));
+    assert_eq!((map.elements(), full.elements(), quota.used()), (0, 0, Some(0)));
+}

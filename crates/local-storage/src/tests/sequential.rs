@@ -43,7 +43,9 @@ fn maps_of_no_use_are_refused() {
         StorageMap::new(MapSpec { value_size: 1, max_elements: 0, ..spec }).err(),
         Some(CreateMapError::NoElements)
     );
-    for (max_elements, min_buckets, buckets) in [(1, 1, 1), (1, 48, 64), (1000, 1, 256), (u64::MAX, 1, 65_536)] {
+    for (max_elements, min_buckets, buckets) in
+        [(1, 1, 1), (1, 48, 1), (3, 48, 4), (100, 48, 64), (1000, 1, 256), (u64::MAX, 1, 65_536)]
+    {
         let map = StorageMap::new(MapSpec { id: 1, value_size: 1, max_elements, kind: 0, min_buckets }).unwrap();
         assert_eq!(map.buckets(), buckets, "max_elements {max_elements}, min_buckets {min_buckets}");
     }

@@ -8,7 +8,7 @@ async fn recursion() {
         let engine = lab(guard, &["a", "b"]);
         owners_on(&engine, &[]).await;
         let steps = vec![add("a", 1), delete("a"), add("b", 1)];
-        engine.attach_program(program("p", HookPoint::UpdateEnter, None, steps)).await.unwrap();
+        engine.attach_program(program("p", HookPoint::UpdateEnter, None, steps)).unwrap();
         assert_eq!(create(&engine, "a", 1, 200).await, Ok(true));
         // (Without the counter the program has put something there already.)
         assert_eq!(create(&engine, "b", 1, 100).await, Ok(guard == Guard::PerCpuCounter));
@@ -36,10 +36,7 @@ async fn locked_aa_as_the_callers_own_error() {
             let (owner, id) = owners_on(&engine, &[1]).await[0];
             set(&engine, "a", &simulated(owner), 1).await.unwrap();
             let make = if fails { failing } else { program };
-            engine
-                .attach_program(make("p", HookPoint::StorageLocked, Some("a"), vec![get_or_create("b", 5)]))
-                .await
-                .unwrap();
+            engine.attach_program(make("p", HookPoint::StorageLocked, Some("a"), vec![get_or_create("b", 5)])).unwrap();
             let outer = set(&engine, "a", &simulated(owner), 2).await;
             let (reason, failure) = match guard {
                 Guard::RqSpinLock => {
@@ -75,7 +72,7 @@ async fn abba_says_who_has_what() {
             let map = ["left", "right"][own];
             set(&engine, map, &simulated(owners[own].0), 1).await.unwrap();
             let steps = vec![meet("ring", 2), set_of(map, Whose::Owner(owners[other].1), 9)];
-            engine.attach_program(failing(map, HookPoint::StorageLocked, Some(map), steps)).await.unwrap();
+            engine.attach_program(failing(map, HookPoint::StorageLocked, Some(map), steps)).unwrap();
         }
         // Nobody's program may be that of the values that the steps set.
         let update = |own: usize| {
@@ -115,7 +112,7 @@ async fn programs_around_a_request_run_also_where_it_is_refused() {
         let engine = lab(guard, &["m", "enters", "exits"]);
         owners_on(&engine, &[]).await;
         for (hook, map) in [(HookPoint::RequestEnter, "enters"), (HookPoint::RequestExit, "exits")] {
-            engine.attach_program(program(map, hook, Some("m"), vec![add(map, 1)])).await.unwrap();
+            engine.attach_program(program(map, hook, Some("m"), vec![add(map, 1)])).unwrap();
         }
         set(&engine, "m", &simulated(1), 1).await.unwrap();
         engine.read("m", &simulated(1), None).await.unwrap();
@@ -143,7 +140,7 @@ async fn no_read_misses_a_program_that_is_attached() {
         set(&engine, "m", &simulated(*owner), 1).await.unwrap();
     }
     for round in 1..=50 {
-        engine.attach_program(program("p", HookPoint::LookupEnter, Some("m"), vec![add("reads", 1)])).await.unwrap();
+        engine.attach_program(program("p", HookPoint::LookupEnter, Some("m"), vec![add("reads", 1)])).unwrap();
         for (owner, id) in &owners {
             for name in [simulated(*owner), OwnerRef::Id(*id)] {
                 assert_eq!(engine.read("m", &name, None).await.unwrap().value, value(1));
@@ -172,11 +169,65 @@ async fn an_owner_that_has_exited_can_be_tallied_and_gets_nothing_new() {
             add_of("other", Whose::Owner(tally_id), Operand::Result(2)),
             add_of("other", Whose::Owner(tally_id), Operand::Old(Field::default())),
         ];
-        engine.attach_program(program("p", HookPoint::OwnerExit, None, steps)).await.unwrap();
+        engine.attach_program(program("p", HookPoint::OwnerExit, None, steps)).unwrap();
         assert_eq!(engine.destroy_simulated_owners(OwnerKind::Task, there, 1).await, Ok(1));
         assert_eq!(read(&engine, "other", tally), Some(1 + 42 + 41));
         let info = info(&engine, "p");
         assert_eq!((info.runs, failures(&info)[0].clone()), (1, vec![(Failure::OwnerExited, 1)]));
         assert_eq!(engine.stats().elements, 1);
     }
+}
+
+/// The step's owner is outside of its kind where a program runs for all maps: refused, and nothing is there.
+#[tokio::test]
+async fn all_maps_are_also_those_of_the_other_kind_and_those_to_come() {
+    let engine = lab(Guard::RqSpinLock, &["tasks"]);
+    map(&engine, "cgroups", OwnerKind::Cgroup);
+    let (owner, cgroup) = (simulated(1), OwnerRef::Simulated { kind: OwnerKind::Cgroup, id: 1 });
+    engine.create_simulated_owners(OwnerKind::Task, 1, 1).await.unwrap();
+    engine.create_simulated_owners(OwnerKind::Cgroup, 1, 1).await.unwrap();
+    let in_cgroup = |map| add_of(map, Whose::Cgroup, Operand::Number(1));
+    let steps = vec![add("tasks", 1), add("cgroups", 1), in_cgroup("cgroups")];
+    engine.attach_program(program("p", HookPoint::RequestExit, None, steps)).unwrap();
+    map(&engine, "later", OwnerKind::Task);
+    map(&engine, "later-too", OwnerKind::Cgroup);
+    set(&engine, "later", &owner, 1).await.unwrap();
+    set(&engine, "later-too", &cgroup, 1).await.unwrap();
+    assert_eq!(read(&engine, "tasks", 1), Some(1));
+    // Its own cgroup is the cgroup itself.
+    assert_eq!(engine.get("cgroups", &cgroup).unwrap().value, value(2));
+    assert_eq!(engine.get_map("cgroups").unwrap().elements, 1);
+    let (kind, unknown) = ((Failure::OwnerKind, 1), (Failure::OwnerNotFound, 1));
+    assert_eq!(failures(&info(&engine, "p")), [vec![kind], vec![kind], vec![unknown]]);
+}
+
+/// Here the operation itself is refused, not a step of its program: it has its storage's lock and asks for the bucket's, which another has
+/// whose program asks for that storage's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn abba_between_an_operation_and_a_step() {
+    let engine = lab(Guard::RqSpinLock, &["n"]);
+    let (name, value_type) = ("one-bucket".to_owned(), String::new());
+    let spec = MapSpec { name, kind: OwnerKind::Task, value_size: 8, max_elements: 1, value_type };
+    assert_eq!(engine.create_map(spec).unwrap().buckets, 1);
+    let owners = owners_on(&engine, &[0, 1]).await;
+    let [(first, _), (second, second_id)] = owners[..] else { panic!("two") };
+    set(&engine, "one-bucket", &simulated(first), 1).await.unwrap();
+    set(&engine, "n", &simulated(second), 1).await.unwrap();
+    let inside = vec![meet("here", 2), set_of("n", Whose::Owner(second_id), 9)];
+    engine.attach_program(program("inside", HookPoint::BucketLocked, Some("one-bucket"), inside)).unwrap();
+    // Of the second alone, who has a value in n. It comes late to the bucket's lock.
+    let only = |step: Step| Step { condition: Some(Condition { step: 0, outcome: Outcome::Done }), ..step };
+    let steps = vec![get("n"), only(meet("here", 2)), only(always(Action::Hold { time: Duration::from_millis(50) }))];
+    engine.attach_program(program("before", HookPoint::StorageLocked, Some("one-bucket"), steps)).unwrap();
+    let update = |owner: u64| {
+        let engine = engine.clone();
+        tokio::spawn(async move { set(&engine, "one-bucket", &simulated(owner), 2).await })
+    };
+    let (one, other) = (update(first), update(second));
+    one.await.unwrap().unwrap();
+    let place = LockPlace::Bucket { map: "one-bucket".to_owned() };
+    let held = Some(LockPlace::Storage { owner: second_id });
+    let cycle = Deadlock::Abba { other: Some(0), held };
+    assert_eq!(other.await.unwrap(), Err(Error::Deadlock { worker: 1, place, cycle }));
+    assert_eq!(read(&engine, "n", second), Some(9), "who was not refused goes on");
 }

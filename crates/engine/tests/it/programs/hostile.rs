@@ -53,21 +53,21 @@ async fn what_is_no_program_is_refused_and_the_field_named() {
         (at_m(vec![meet("ring", 65)]), "program.steps[0].parties"),
     ];
     for (spec, expected) in bad {
-        let (field, problem) = refused(engine.attach_program(spec.clone()).await);
+        let (field, problem) = refused(engine.attach_program(spec.clone()));
         assert_eq!(field, expected, "{problem}: {spec:?}");
     }
-    let gone = engine.attach_program(at_m(vec![add("nowhere", 1)])).await;
+    let gone = engine.attach_program(at_m(vec![add("nowhere", 1)]));
     assert_eq!(gone, Err(Error::MapNotFound { name: "nowhere".to_owned() }));
-    let nobody = engine.attach_program(at_m(vec![set_of("m", Whose::Owner(OwnerId(99)), 1)])).await;
+    let nobody = engine.attach_program(at_m(vec![set_of("m", Whose::Owner(OwnerId(99)), 1)]));
     assert!(matches!(nobody, Err(Error::OwnerNotFound { .. })), "{nobody:?}");
     let twice = at_m(vec![add("m", 1)]);
-    engine.attach_program(twice.clone()).await.unwrap();
-    assert_eq!(engine.attach_program(twice).await, Err(Error::ProgramExists { name: "p".to_owned(), id: 1 }));
+    engine.attach_program(twice.clone()).unwrap();
+    assert_eq!(engine.attach_program(twice), Err(Error::ProgramExists { name: "p".to_owned(), id: 1 }));
     assert_eq!(engine.detach_program("q").await, Err(Error::ProgramNotFound { name: "q".to_owned() }));
     let careful = start(|_| {});
     map(&careful, "m", OwnerKind::Task);
     for step in [hold(1), meet("ring", 2)] {
-        assert_eq!(careful.attach_program(at_m(vec![step])).await, Err(Error::LabStepsOff));
+        assert_eq!(careful.attach_program(at_m(vec![step])), Err(Error::LabStepsOff));
     }
 }
 
@@ -79,7 +79,7 @@ async fn a_fifth_program_inside_of_four_is_refused() {
     owners_on(&engine, &[]).await;
     for pair in names.windows(2) {
         let steps = vec![set_of(pair[1], Whose::Current, 1)];
-        engine.attach_program(program(pair[0], HookPoint::UpdateEnter, Some(pair[0]), steps)).await.unwrap();
+        engine.attach_program(program(pair[0], HookPoint::UpdateEnter, Some(pair[0]), steps)).unwrap();
     }
     set(&engine, "m0", &simulated(1), 1).await.unwrap();
     let there: Vec<_> = names.iter().map(|name| read(&engine, name, 1)).collect();
@@ -93,7 +93,7 @@ async fn a_fifth_program_inside_of_four_is_refused() {
     for pair in names.windows(2) {
         engine.detach_program(pair[0]).await.unwrap();
         let steps = vec![set_of(pair[1], Whose::Current, 2)];
-        engine.attach_program(failing(pair[0], HookPoint::UpdateEnter, Some(pair[0]), steps)).await.unwrap();
+        engine.attach_program(failing(pair[0], HookPoint::UpdateEnter, Some(pair[0]), steps)).unwrap();
     }
     let outer = set(&engine, "m0", &simulated(1), 2).await;
     assert!(matches!(outer, Err(Error::Program { program, error, .. }) if program == "m3" && *error == depth));
@@ -110,7 +110,7 @@ async fn a_program_never_runs_inside_of_itself() {
         for hook in hooks {
             let steps =
                 vec![add("a", 1), add("b", 1), get("a"), delete("a"), delete("b"), set_of("a", Whose::Current, 1)];
-            engine.attach_program(program(&hook.to_string(), hook, None, steps)).await.unwrap();
+            engine.attach_program(program(&hook.to_string(), hook, None, steps)).unwrap();
         }
         for number in 0..50 {
             // Whatever comes of it: it ends.
@@ -143,7 +143,7 @@ async fn the_programs_of_one_operation_have_a_budget() {
     owners_on(&engine, &[]).await;
     for number in 0..40 {
         let steps = vec![add("n", 1); 32];
-        engine.attach_program(program(&format!("p{number}"), HookPoint::UpdateEnter, Some("m"), steps)).await.unwrap();
+        engine.attach_program(program(&format!("p{number}"), HookPoint::UpdateEnter, Some("m"), steps)).unwrap();
     }
     set(&engine, "m", &simulated(1), 1).await.unwrap();
     assert_eq!(read(&engine, "n", 1), Some(limits::BUDGET.into()));
@@ -162,9 +162,9 @@ async fn as_many_programs_as_there_may_be() {
     for number in 0..limits::PROGRAMS {
         let hook = HookPoint::ALL[number % 7];
         let map = [None, Some("m"), Some("n")][number % 3];
-        engine.attach_program(program(&format!("p{number}"), hook, map, vec![get("n")])).await.unwrap();
+        engine.attach_program(program(&format!("p{number}"), hook, map, vec![get("n")])).unwrap();
     }
-    let one_more = engine.attach_program(program("one-more", HookPoint::UpdateEnter, None, vec![get("n")])).await;
+    let one_more = engine.attach_program(program("one-more", HookPoint::UpdateEnter, None, vec![get("n")]));
     assert_eq!(one_more, Err(Error::ProgramLimit { limit: limits::PROGRAMS }));
     for number in 0..20 {
         set(&engine, "m", &simulated(1), number).await.unwrap();
@@ -187,7 +187,7 @@ async fn detached_while_it_runs() {
     let owners = owners_on(&engine, &[0, 1]).await;
     set(&engine, "m", &simulated(owners[0].0), 1).await.unwrap();
     let steps = vec![meet("ring", 2), add("n", 1)];
-    engine.attach_program(program("p", HookPoint::UpdateEnter, Some("m"), steps)).await.unwrap();
+    engine.attach_program(program("p", HookPoint::UpdateEnter, Some("m"), steps)).unwrap();
     let inside = {
         let (engine, owner) = (engine.clone(), simulated(owners[0].0));
         tokio::spawn(async move { set(&engine, "m", &owner, 2).await })
@@ -201,15 +201,10 @@ async fn detached_while_it_runs() {
     wait_until("it is taken out", || engine.list_programs(0, 1).is_empty());
     let steps = vec![meet("ring", 2)];
     let other = program("q", HookPoint::UpdateEnter, Some("n"), steps);
-    let attach = {
-        let engine = engine.clone();
-        tokio::spawn(async move { engine.attach_program(other).await })
-    };
-    wait_until("it is there", || engine.list_programs(0, 1).len() == 1);
+    engine.attach_program(other).unwrap();
     set(&engine, "n", &simulated(owners[1].0), 1).await.unwrap();
     inside.await.unwrap().unwrap();
     let info = detach.await.unwrap().unwrap();
-    attach.await.unwrap().unwrap();
     assert_eq!((info.runs, info.steps[1].done, read(&engine, "n", owners[0].0)), (1, 1, Some(1)));
 }
 
@@ -218,11 +213,8 @@ async fn maps_freed_under_programs() {
     let engine = lab(Guard::RqSpinLock, &["m", "n"]);
     let owners = owners_on(&engine, &[0, 1]).await;
     for round in 0..20 {
-        engine.attach_program(program("on-m", HookPoint::UpdateEnter, Some("m"), vec![add("n", 1)])).await.unwrap();
-        engine
-            .attach_program(program("on-all", HookPoint::BucketLocked, None, vec![get("n"), get("m")]))
-            .await
-            .unwrap();
+        engine.attach_program(program("on-m", HookPoint::UpdateEnter, Some("m"), vec![add("n", 1)])).unwrap();
+        engine.attach_program(program("on-all", HookPoint::BucketLocked, None, vec![get("n"), get("m")])).unwrap();
         let busy = owners.iter().map(|(owner, _)| {
             let (engine, owner) = (engine.clone(), simulated(*owner));
             tokio::spawn(async move {

@@ -13,7 +13,7 @@ async fn a_stamp_of_the_last_writer() {
     let at = |offset, width, operand| Part { field: Field { offset, width }, operand };
     let parts = vec![at(0, 8, Operand::Time), at(8, 4, Operand::CallerPid), at(12, 4, Operand::CallerUid)];
     let stamp = always(Action::Set { place: place("stamps", Whose::Current), parts });
-    engine.attach_program(program("stamp", HookPoint::UpdateEnter, Some("m"), vec![stamp])).await.unwrap();
+    engine.attach_program(program("stamp", HookPoint::UpdateEnter, Some("m"), vec![stamp])).unwrap();
     let before = std::time::SystemTime::now();
     let caller = Some(Credentials { pid: 17, uid: 1000 });
     let conditions = Conditions { caller, ..Conditions::default() };
@@ -41,7 +41,7 @@ async fn conditions_and_results() {
         when(2, Outcome::Zero, add("n", 1)),
         when(2, Outcome::NonZero, add_of("n", Whose::Current, Operand::Result(0))),
     ];
-    engine.attach_program(program("p", HookPoint::UpdateEnter, Some("m"), steps)).await.unwrap();
+    engine.attach_program(program("p", HookPoint::UpdateEnter, Some("m"), steps)).unwrap();
     // 2 is there. 100: first; 100 + (9 - 2) + 100; 207 - 2 + 207; less 412 by a change of -412: 0, and one more.
     for (number, expected) in [(2, 100), (9, 207), (7, 412), (7_u64.wrapping_sub(412), 1)] {
         set(&engine, "m", &simulated(1), number).await.unwrap();
@@ -59,7 +59,7 @@ async fn a_total_of_a_cgroups_tasks() {
     map(&engine, "totals", OwnerKind::Cgroup);
     let delta = || add_of("totals", Whose::Cgroup, Operand::Delta(Field::default()));
     for hook in [HookPoint::BucketLocked, HookPoint::OwnerExit] {
-        engine.attach_program(program(&hook.to_string(), hook, Some("tasks"), vec![delta()])).await.unwrap();
+        engine.attach_program(program(&hook.to_string(), hook, Some("tasks"), vec![delta()])).unwrap();
     }
     let sleepers: Vec<_> = (0..3).map(|_| Sleeper::start()).collect();
     for (number, sleeper) in sleepers.iter().enumerate() {

@@ -17,10 +17,6 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 const CLOCK: Duration = Duration::from_millis(1);
 /// Longer than that, as a step takes it.
 const HOLD: Duration = Duration::from_millis(600);
-/// Steps of a program.
-const STEPS: usize = 32;
-/// Owners that are asked for at a time.
-const AT_A_TIME: u64 = 64;
 
 /// What an error of a lock is under this guard: the counter comes before all locks.
 fn expected(target: &Target, reason: Reason) -> (Code, Reason) {
@@ -101,59 +97,32 @@ fn lock_of(event: Option<&ProgramEvent>) -> String {
     }
 }
 
-/// Two owners whose elements are in one bucket. Behind its lock, the program of one sets the other's value.
+/// Two owners whose elements are in one bucket, since the map has no other. Behind its lock, the program of one sets the other's value.
+/// (That there is no room for it is found out behind the lock, too.)
 pub(super) async fn bucket_aa(world: &World<'_>) -> Checked {
     let target = world.target;
-    // With room for one element, so that a step which gets the bucket's lock changes nothing.
-    let map = world.map_of("one", 8, 1).await?;
-    let elsewhere = world.map_of("elsewhere", 8, 0).await?;
-    let buckets = u64::from(world.describe(&map).await?.buckets);
-    // Those in a row are in buckets of their own, as long as there are some: in two rounds there is one in the bucket of the first.
-    let owners = world.owners(2 * buckets + 1).await?;
-    for some in owners.chunks(AT_A_TIME as usize) {
-        for answer in join_all(some.iter().map(|owner| target.update(&elsewhere, owner.id, 1))).await {
-            answer?;
-        }
-    }
-    let (first, others) = (owners[0], &owners[1..]);
+    let (map, elsewhere) = (world.map_of("one", 8, 1).await?, world.map("elsewhere").await?);
+    let owners = world.owners(2).await?;
+    let (first, other) = (owners[0], owners[1]);
     target.update(&map, first.id, 1).await?;
-    let other = match target.guard() {
-        Guard::RqSpinLock => neighbour(world, &map, first, others).await?,
-        // The counter comes before any lock.
-        Guard::PerCpuCounter => others[buckets as usize - 1],
-    };
+    target.update(&elsewhere, other.id, 1).await?;
     let steps = [format!("set {map} of {} 9", other.id)];
     let program = world.attach("inner", HookPoint::BucketLocked, &map, OnError::Count, &steps).await?;
     let answer = target.update(&map, first.id, 2).await;
     let attached = world.detach(&program).await?;
     let error = expected(target, Reason::LockDeadlockAa);
     let mut findings = Findings::default();
+    findings.is("buckets", u64::from(world.describe(&map).await?.buckets), 1);
     findings.is("inner", failures(&attached, 1), vec![(error.1, 1)]);
     let mut outer = Outer::default();
     outer.call(&answer, world.look(&map, first).await?, None);
     outer.tell(&mut findings);
     findings.is("the other's", world.look(&map, other).await?, None);
-    findings.note("buckets", buckets);
     if target.guard() == Guard::RqSpinLock {
         let seen = lock_of(world.events(&program).await?.last());
         findings.is("lock", seen, format!("bucket of {map}"));
     }
     findings.checked()
-}
-
-/// Who is in the bucket of `first`: a step that sets the value of anybody else finds the map full.
-async fn neighbour(world: &World<'_>, map: &str, first: Owner, others: &[Owner]) -> Result<Owner, Failed> {
-    for some in others.chunks(STEPS) {
-        let steps: Vec<_> = some.iter().map(|other| format!("set {map} of {} 9", other.id)).collect();
-        let probe = world.attach("probe", HookPoint::BucketLocked, map, OnError::Count, &steps).await?;
-        world.target.update(map, first.id, 1).await?;
-        let probe = world.detach(&probe).await?;
-        let meets = |number: &usize| failures(&probe, number + 1) == [(Reason::LockDeadlockAa, 1)];
-        if let Some(found) = (0..some.len()).find(meets) {
-            return Ok(some[found]);
-        }
-    }
-    Err(Failed(format!("no step has met the bucket of owner_id {}, of {} owners", first.id, others.len())))
 }
 
 /// So many workers, on one processor where it has enough: owners of their own, each with a value in a map of its own.

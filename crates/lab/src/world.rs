@@ -115,7 +115,9 @@ impl<'a> World<'a> {
 
     pub(crate) async fn free(&self, map: &str) -> Answer<u64> {
         let request = FreeMapRequest { name: map.to_owned(), expected_map_id: None };
-        Ok(self.target.maps().free_map(request).await?.into_inner().freed_elements)
+        let freed = self.target.maps().free_map(request).await?.into_inner().freed_elements;
+        self.made().maps.retain(|made| made != map);
+        Ok(freed)
     }
 
     // --- Owners ---
@@ -268,8 +270,10 @@ impl<'a> World<'a> {
                 let answer = target.maps().free_map(request).await;
                 gone(format!("map {name}"), answer.map(drop).map_err(Refused::from));
             }
-            if owners > 0 {
-                let (first_id, count) = (self.first_owner, owners);
+            // As many as one call takes.
+            let most = target.info().limits.map_or(u64::MAX, |limits| limits.max_simulated_per_call).max(1);
+            for ended in (0..owners).step_by(usize::try_from(most).unwrap_or(usize::MAX)) {
+                let (first_id, count) = (self.first_owner + ended, most.min(owners - ended));
                 let request = DestroySimulatedOwnersRequest { kind: MapKind::Task.into(), first_id, count };
                 let answer = target.owners().destroy_simulated_owners(request).await;
                 gone(format!("{count} simulated owners from {first_id}"), answer.map(drop).map_err(Refused::from));

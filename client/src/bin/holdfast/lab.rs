@@ -12,6 +12,7 @@ use clap::Subcommand;
 use holdfast::{Endpoint, Error, Reason};
 use indicatif::{ProgressBar, ProgressStyle};
 use lab::{ConnectError, Target};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::conformance::ConformanceArgs;
 use self::deadlock::DeadlockArgs;
@@ -54,9 +55,9 @@ Columns:
     /// Run the cases of recursion, with the numbers that each must come to under either guard
     ///
     /// Programs that run inside of calls make them meet themselves and each other; what comes of it is compared with what Linux'
-    /// own tests expect. Without --endpoint two servers are started in this process, one for each guard, on one processor.
-    /// With it the server's own guard counts, and cases that the server does not allow are skipped. For them all it is started
-    /// with --allow-simulated-owners --allow-lab-steps --workers-per-cpu 32.
+    /// own tests expect. Without --endpoint (HOLDFAST_ENDPOINT does not count here) two servers are started in this process, one for
+    /// each guard, on one processor. With it the server's own guard counts, and cases that the server does not allow are
+    /// skipped. For them all it is started with --allow-simulated-owners --allow-lab-steps --workers-per-cpu 32.
     ///
     /// A server should have no other users meanwhile: the case recursion has a program on all maps for a moment, and others
     /// stall workers for up to a second. What was made there is taken away, also after a failure or Ctrl-C; it has names that
@@ -74,9 +75,9 @@ Columns:
   DETAIL  what was seen; before it what was expected instead, or which flag the
           server lacks
 
-In the case recursion the locks skip a program that is running already (misses
-2); the counter takes its steps for strangers, and refuses the one that would
-take a lock (delete errors).")]
+In the case recursion, under rqspinlock the program is not run inside of itself
+(misses 2), and its steps are done. Under percpu-counter they are refused where
+they would take a lock, since their own call is counted (delete errors).")]
     Conformance(ConformanceArgs),
     /// Make deadlocks, and see how soon callers are told of them, and what everybody else gets meanwhile
     ///
@@ -84,8 +85,8 @@ take a lock (delete errors).")]
     /// wants what a stalled call holds. The first two are told at once, by the lock itself; the others when its timeout, 250 ms, is
     /// over. Meanwhile others read the very values, update at a worker that takes no part, and update behind a stalled worker.
     ///
-    /// Without --endpoint a server is started in this process. A server of one's own is started with --allow-simulated-owners
-    /// --allow-lab-steps, and has 4 workers or more (--workers-per-cpu).
+    /// Without --endpoint (HOLDFAST_ENDPOINT does not count here) a server is started in this process. A server of one's own is
+    /// started with --allow-simulated-owners --allow-lab-steps, and has 4 workers or more (--workers-per-cpu).
     #[command(after_help = "\
 Examples:
   holdfast lab deadlock                            # half a minute
@@ -138,11 +139,14 @@ fn progress(all: u64, template: &str) -> ProgressBar {
     bar
 }
 
-/// Is done when somebody presses Ctrl-C.
+/// Is done when somebody presses Ctrl-C, from now on.
 fn interrupt() -> impl Future<Output = ()> + Unpin {
+    let signals = signal(SignalKind::interrupt());
     Box::pin(async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            pending().await
+        match signals {
+            Ok(mut signals) => _ = signals.recv().await,
+            // It ends the process, as it would without us.
+            Err(_) => pending().await,
         }
     })
 }

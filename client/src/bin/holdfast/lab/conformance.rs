@@ -1,5 +1,6 @@
 //! `holdfast lab conformance`.
 
+use std::future::Future;
 use std::io::Write;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use lab::conformance::{self, Case, Measure, Options, Outcome, Verdict};
 use lab::spurious::allowed_cpus;
-use lab::{Guard, Server};
+use lab::{Guard, Server, Target};
 use serde_json::{Map, Value as Json, json};
 
 use super::{interrupt, progress, typed_target};
@@ -47,7 +48,7 @@ pub async fn run<W: Write>(common: &Common, args: &ConformanceArgs, output: &mut
         ));
     }
     let mut outcomes = match typed_target(common).await? {
-        Some(target) => Run::new(args, 1).on(&target).await,
+        Some(target) => Run::new(args, 1).on(&target, &mut interrupt()).await,
         None => in_process(common, args).await?,
     };
     // Both guards side by side.
@@ -69,13 +70,13 @@ async fn in_process(common: &Common, args: &ConformanceArgs) -> Result<Vec<Outco
     let cpus = allowed_cpus().map_err(|error| Failure::Lab(error.to_string()))?;
     // They have to share one.
     let cpu: Vec<_> = cpus.into_iter().take(1).collect();
-    let run = Run::new(args, guards.len());
+    let (run, mut stop) = (Run::new(args, guards.len()), interrupt());
     let mut outcomes = Vec::new();
     for guard in guards {
         let failed = |error: &dyn std::error::Error| Failure::Lab(error.to_string());
         let server = Server::start(guard, cpu.clone(), conformance::WORKERS).await.map_err(|error| failed(&error))?;
         let target = server.target(common.timeout).await.map_err(|error| failed(&error))?;
-        outcomes.extend(run.on(&target).await);
+        outcomes.extend(run.on(&target, &mut stop).await);
         server.stop().await;
         if outcomes.iter().any(|outcome| outcome.verdict == Verdict::Interrupted) {
             break;
@@ -99,14 +100,14 @@ impl Run {
         Run { cases, options: Options { stress: Duration::from_secs(args.seconds), ..Options::default() }, bar }
     }
 
-    async fn on(&self, target: &lab::Target) -> Vec<Outcome> {
+    async fn on(&self, target: &Target, stop: &mut (impl Future<Output = ()> + Unpin)) -> Vec<Outcome> {
         let before = self.bar.position();
         let report = |case: Case| {
             let number = self.cases.iter().position(|other| *other == case).unwrap_or_default();
             self.bar.set_position(before + number as u64);
             self.bar.set_message(format!("{case}, {}", target.guard()));
         };
-        let outcomes = conformance::run(target, &self.cases, self.options, &mut interrupt(), report).await;
+        let outcomes = conformance::run(target, &self.cases, self.options, stop, report).await;
         self.bar.set_position(before + outcomes.len() as u64);
         outcomes
     }
@@ -129,12 +130,12 @@ fn cells(outcome: &Outcome) -> Vec<String> {
 
 fn json_of(outcome: &Outcome) -> Json {
     let figures = outcome.figures.iter().map(|figure| {
-        let measure = match &figure.measure {
-            Measure::Count(count) => json!(count),
-            Measure::Time(time) => json!(format!("{time:?}")),
-            Measure::Text(text) => json!(text),
-        };
-        (figure.name.clone(), measure)
+        let name = figure.name.clone();
+        match &figure.measure {
+            Measure::Count(count) => (name, json!(count)),
+            Measure::Time(time) => (format!("{name}_ns"), json!(time.as_nanos() as u64)),
+            Measure::Text(text) => (name, json!(text)),
+        }
     });
     json!({
         "case": outcome.case.name(),

@@ -3,7 +3,7 @@
 mod free;
 mod get;
 mod memory;
-mod stores;
+pub mod stores;
 mod table;
 
 use clap::{Args, ValueEnum};

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod core;
+mod hooks;
 mod lock;
 
 use std::thread;
@@ -28,12 +29,15 @@ enum What {
     /// The storage core: lookups and changes beside dashmap, papaya and the kernel's bpf(2); memory; a free under load
     #[command(after_help = core::HELP)]
     Core(core::Options),
+    /// What hook points cost where nothing is attached, in instructions: needs valgrind
+    Hooks(hooks::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Lock(options) => lock::run(&options),
         What::Core(options) => core::run(&options),
+        What::Hooks(options) => hooks::run(&options),
     }
 }
 

@@ -16,11 +16,13 @@
 //! A hook that says [`Stopped`] ends its operation, which has changed nothing yet. Each point is passed once an operation, also when that
 //! starts over.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::Owner;
 use crate::context::Context;
+use crate::element::{self, Element};
 use crate::map::{StorageMap, Value};
 
 /// A place inside an operation.
@@ -79,30 +81,76 @@ impl Attached {
 
     #[inline]
     pub(crate) fn has(&self, point: HookPoint) -> bool {
-        // Relaxed: as above.
-        self.0.load(Ordering::Relaxed) & point as u8 != 0
+        self.armed().0 & point as u8 != 0
+    }
+
+    /// As it is for an operation that begins now.
+    #[inline]
+    pub(crate) fn armed(&self) -> Armed {
+        // (Only `cargo xtask bench hooks` builds it without: it counts what this costs.) Relaxed: as above.
+        Armed(if cfg!(holdfast_no_hooks) { 0 } else { self.0.load(Ordering::Relaxed) })
     }
 }
 
-/// The points that an operation has passed.
-#[derive(Default)]
-pub(crate) struct Passed(u8);
+/// The points that an operation still has to stop at: where something is attached, and that it has not passed.
+pub(crate) struct Armed(u8);
 
-impl Passed {
+/// Where what there is before an operation is to be found.
+pub(crate) enum Old {
+    /// By a lookup.
+    Look,
+    /// This element's, which the caller's locks keep in its place; or there is none.
+    Linked(Option<NonNull<Element>>),
+}
+
+impl Armed {
     /// Runs what is attached to a point of `map`, unless this operation was there before.
-    #[inline]
-    pub(crate) fn at<'a>(
+    #[inline(always)]
+    pub(crate) fn at(
         &mut self,
         cx: &Context,
         point: HookPoint,
-        map: &'a Arc<StorageMap>,
-        event: impl FnOnce() -> (&'a dyn Owner, Option<Value>, Option<&'a [u8]>),
+        map: &Arc<StorageMap>,
+        owner: &impl Owner,
+        old: Old,
+        new: Option<&[u8]>,
     ) -> Result<(), Stopped> {
-        if !map.attached.has(point) || self.0 & point as u8 != 0 {
+        if self.0 & point as u8 == 0 {
             return Ok(());
         }
-        self.0 |= point as u8;
-        let (owner, old, new) = event();
-        cx.run_hook(&Event { point, map, owner, old, new })
+        self.0 &= !(point as u8);
+        run(cx, point, map, owner, old, new)
     }
+}
+
+/// Runs what is attached to a point of `map`, where no operation comes twice.
+#[inline(always)]
+pub(crate) fn at(
+    cx: &Context,
+    point: HookPoint,
+    map: &Arc<StorageMap>,
+    owner: &impl Owner,
+    old: Old,
+    new: Option<&[u8]>,
+) -> Result<(), Stopped> {
+    if map.attached.has(point) { run(cx, point, map, owner, old, new) } else { Ok(()) }
+}
+
+/// Apart, and with nothing that has to be in memory for it: where nothing is attached it costs nothing.
+#[cold]
+#[inline(never)]
+fn run(
+    cx: &Context,
+    point: HookPoint,
+    map: &Arc<StorageMap>,
+    owner: &dyn Owner,
+    old: Old,
+    new: Option<&[u8]>,
+) -> Result<(), Stopped> {
+    let old = match old {
+        Old::Look => map.lookup(owner),
+        // SAFETY: an element of this map, and the caller's locks keep it.
+        Old::Linked(element) => element.map(|element| unsafe { element::read(element, map.spec().value_size) }),
+    };
+    cx.run_hook(&Event { point, map, owner, old, new })
 }

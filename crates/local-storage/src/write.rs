@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::element::{self, Element, Field, Fresh, OFF_BUCKET, OFF_STORAGE};
 use crate::error::{DeleteError, UpdateError};
 use crate::guard::{Busy, Counted};
-use crate::hook::{HookPoint, Passed};
+use crate::hook::{self, Armed, HookPoint, Old};
 use crate::map::{Mode, Room, StorageMap, Value, Version, Written};
 use crate::slot::{Exiting, Found};
 use crate::storage::LocalStorage;
@@ -41,7 +41,7 @@ struct Update<'a> {
     wanted: Wanted,
     /// The element to be. An attempt that starts over gives it back.
     fresh: Option<Fresh>,
-    passed: &'a mut Passed,
+    armed: &'a mut Armed,
 }
 
 impl Update<'_> {
@@ -65,7 +65,7 @@ impl StorageMap {
     ) -> Result<Written, UpdateError> {
         self.check_size(value)?;
         let _counted = self.count(cx, cx.depth() > 0)?;
-        self.update_counted(cx, owner, value, Wanted { mode, expected }, &mut Passed::default())
+        self.update_counted(cx, owner, value, Wanted { mode, expected }, &mut self.attached.armed())
     }
 
     fn check_size(&self, value: &[u8]) -> Result<(), UpdateError> {
@@ -87,12 +87,12 @@ impl StorageMap {
         owner: &impl Owner,
         value: &[u8],
         wanted: Wanted,
-        passed: &mut Passed,
+        armed: &mut Armed,
     ) -> Result<Written, UpdateError> {
         let Wanted { mode, expected } = wanted;
-        passed.at(cx, HookPoint::UpdateEnter, self, || (owner, self.lookup(owner), Some(value)))?;
+        armed.at(cx, HookPoint::UpdateEnter, self, owner, Old::Look, Some(value))?;
         let fresh = Some(Fresh::new(value).ok_or(UpdateError::OutOfMemory)?);
-        let mut update = Update { value, wanted, fresh, passed };
+        let mut update = Update { value, wanted, fresh, armed };
         let mut restarts = Restarts::new(cx);
         loop {
             let attempt = match owner.slot().find() {
@@ -125,13 +125,13 @@ impl StorageMap {
             Err(Busy) => return self.lookup(owner).map(|present| (present, false)).ok_or(UpdateError::Busy),
         };
         let wanted = Wanted { mode: Mode::NoExist, expected: None };
-        let (mut passed, mut restarts) = (Passed::default(), Restarts::new(cx));
-        passed.at(cx, HookPoint::LookupEnter, self, || (owner, self.lookup(owner), Some(initial)))?;
+        hook::at(cx, HookPoint::LookupEnter, self, owner, Old::Look, Some(initial))?;
+        let (mut armed, mut restarts) = (self.attached.armed(), Restarts::new(cx));
         loop {
             if let Some(present) = self.lookup(owner) {
                 return Ok((present, false));
             }
-            match self.update_counted(cx, owner, initial, wanted, &mut passed) {
+            match self.update_counted(cx, owner, initial, wanted, &mut armed) {
                 Ok(written) => return Ok((Value { bytes: initial.to_vec(), version: written.version }, true)),
                 // A free has taken it off its bucket, where lookups find it.
                 Err(UpdateError::Exists { .. }) if self.is_freeing() => return Err(UpdateError::MapFreeing),
@@ -192,7 +192,7 @@ impl StorageMap {
             return Ok(Attempt::StartOver);
         }
         let room = self.element_joins(&storage)?;
-        update.passed.at(cx, HookPoint::BucketLocked, self, || (owner, None, Some(update.value)))?;
+        update.armed.at(cx, HookPoint::BucketLocked, self, owner, Old::Linked(None), Some(update.value))?;
         let version = cx.versions.draw(0);
         let (map, whose) = element::join(self, &storage);
         let element = update.take_fresh().into_shared(whose, map, storage.serial(), version);
@@ -238,12 +238,7 @@ impl StorageMap {
                 }
                 _ => {}
             }
-            let event = || {
-                // SAFETY: in the index, whose lock we hold.
-                let old = old.map(|old| unsafe { element::read(old, self.spec().value_size) });
-                (owner as &dyn Owner, old, Some(update.value))
-            };
-            update.passed.at(cx, HookPoint::StorageLocked, self, event)?;
+            update.armed.at(cx, HookPoint::StorageLocked, self, owner, Old::Linked(old), Some(update.value))?;
             if old.is_none() {
                 index.make_room().ok_or(UpdateError::OutOfMemory)?;
             }
@@ -254,7 +249,7 @@ impl StorageMap {
                 return Err(UpdateError::MapFreeing);
             }
             let room = old.is_none().then(|| self.element_joins(storage)).transpose()?;
-            update.passed.at(cx, HookPoint::BucketLocked, self, event)?;
+            update.armed.at(cx, HookPoint::BucketLocked, self, owner, Old::Linked(old), Some(update.value))?;
             // Nothing is refused from here on. (Read again: a hook may have changed the value in place.)
             let version = cx.versions.draw(old.map_or(0, version_of));
             let fresh = update.take_fresh();
@@ -295,8 +290,7 @@ impl StorageMap {
             Err(Busy) if self.lookup(owner).is_none() => return Err(DeleteError::NotFound),
             Err(Busy) => return Err(DeleteError::Busy),
         };
-        let mut passed = Passed::default();
-        passed.at(cx, HookPoint::DeleteEnter, self, || (owner, self.lookup(owner), None))?;
+        hook::at(cx, HookPoint::DeleteEnter, self, owner, Old::Look, None)?;
         let storage = match owner.slot().find() {
             Found::Dead => return Err(DeleteError::OwnerGone),
             Found::Empty | Found::EmptyExiting => return Err(DeleteError::NotFound),
@@ -312,18 +306,13 @@ impl StorageMap {
         if expected.is_some_and(|expected| expected != header.version()) {
             return Err(DeleteError::VersionMismatch { current: header.version() });
         }
-        let event = || {
-            // SAFETY: in the index, whose lock we hold.
-            let old = unsafe { element::read(element, self.spec().value_size) };
-            (owner as &dyn Owner, Some(old), None)
-        };
-        passed.at(cx, HookPoint::StorageLocked, self, event)?;
+        hook::at(cx, HookPoint::StorageLocked, self, owner, Old::Linked(Some(element)), None)?;
         let bucket = self.bucket_of(&storage);
         let _bucket_held = self.lock(bucket, cx)?;
         if self.is_freeing() {
             return Err(DeleteError::MapFreeing);
         }
-        passed.at(cx, HookPoint::BucketLocked, self, event)?;
+        hook::at(cx, HookPoint::BucketLocked, self, owner, Old::Linked(Some(element)), None)?;
         let (current, size) = (header.version(), header.size());
         self.buckets.unlink(element);
         // SAFETY: unlinked from the bucket, under its lock; still in the index, under its lock.
@@ -369,9 +358,9 @@ mod tests {
     use crate::tests::{TestOwner, context, map};
     use crate::{SlotState, destroy};
 
-    fn update(passed: &mut Passed) -> Update<'_> {
+    fn update(armed: &mut Armed) -> Update<'_> {
         let wanted = Wanted { mode: Mode::Any, expected: None };
-        Update { value: b"2", wanted, fresh: Fresh::new(b"2"), passed }
+        Update { value: b"2", wanted, fresh: Fresh::new(b"2"), armed }
     }
 
     /// The schedule that the check under the storage's lock is for: an updater has found the storage, then the last
@@ -387,8 +376,8 @@ mod tests {
                 true => destroy(&cx, &owner),
                 false => drop(map.delete(&cx, &owner, None).unwrap()),
             }
-            let mut passed = Passed::default();
-            let mut update = update(&mut passed);
+            let mut armed = map.attached.armed();
+            let mut update = update(&mut armed);
             let attempt = map.update_storage(&cx, &owner, &storage, &mut update).unwrap();
             assert!(matches!(attempt, Attempt::StartOver));
             assert!(update.fresh.is_some(), "the next attempt needs it");
@@ -402,8 +391,8 @@ mod tests {
         let (cx, map, other) = (context(0), map(1, 10), map(1, 10));
         let owner = TestOwner::new();
         other.update(&cx, &owner, b"1", Mode::Any, None).unwrap();
-        let mut passed = Passed::default();
-        let mut update = update(&mut passed);
+        let mut armed = map.attached.armed();
+        let mut update = update(&mut armed);
         assert!(matches!(map.create_storage(&cx, &owner, &mut update).unwrap(), Attempt::StartOver));
         let leaving = TestOwner::new();
         leaving.slot().mark_exiting();

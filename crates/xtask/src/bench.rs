@@ -2,10 +2,19 @@
 
 use anyhow::Result;
 
-use crate::job::{Job, cargo};
+use crate::job::{Job, cargo, target_dir};
 
 pub fn run(job: &mut Job, what: &[String]) -> Result<()> {
     let mut bench = cargo("run --release --quiet --package bench --");
     bench.args(what);
+    let hooks = what.first().is_some_and(|what| what == "hooks");
+    if hooks && !what.iter().any(|argument| argument.starts_with('-')) {
+        // Other flags make other artifacts: in a folder of their own they do not push out the usual ones.
+        let target = target_dir().join("no-hooks");
+        let mut without = cargo("build --release --quiet --package bench");
+        without.env("RUSTFLAGS", "--cfg holdfast_no_hooks").env("CARGO_TARGET_DIR", &target);
+        job.run(without)?;
+        bench.arg("--without").arg(target.join("release/bench"));
+    }
     job.run(bench)
 }

@@ -3,6 +3,8 @@
 mod client;
 mod command_line;
 mod fake;
+#[cfg(feature = "lab")]
+mod lab;
 mod library;
 mod programs;
 mod readme;

@@ -1,9 +1,13 @@
 //! Hooks that do real work at every hook point, and the guards: what tests of everything are done again with.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use rqspinlock::{Cycle, LockError};
 
 use super::plan::ERRORS;
 use super::*;
+use crate::slot::{Exiting, Found};
 
 /// How a test is done.
 #[derive(Clone, Copy)]
@@ -11,18 +15,47 @@ pub(super) struct With {
     pub(super) name: &'static str,
     pub(super) hooks: bool,
     legacy: bool,
+    met: &'static Met,
 }
 
 /// As everything is, and again with hooks, under both guards.
-pub(super) const ALL: [With; 3] = [
-    With { name: "plain", hooks: false, legacy: false },
-    With { name: "with hooks", hooks: true, legacy: false },
-    With { name: "with hooks, legacy guard", hooks: true, legacy: true },
-];
+pub(super) fn all() -> [With; 3] {
+    [("plain", false, false), ("with hooks", true, false), ("with hooks, legacy guard", true, true)]
+        .map(|(name, hooks, legacy)| With { name, hooks, legacy, met: Box::leak(Box::default()) })
+}
 
 impl With {
     pub(super) fn guard(self) -> Guard {
         if self.legacy { Guard::PerCpuCounter(Arc::default()) } else { Guard::RqSpinLock }
+    }
+
+    /// At the end of a test: hooks have run at these points, and have met there what they can meet.
+    pub(super) fn assert_met(self, points: &[HookPoint]) {
+        for &point in points.iter().filter(|_| self.hooks) {
+            let locked = matches!(point, HookPoint::StorageLocked | HookPoint::BucketLocked);
+            // In the middle of an operation that is counted, the legacy guard lets them change nothing but in place.
+            let counted = self.legacy && point != HookPoint::OwnerExit;
+            let toggles = !counted && point != HookPoint::StorageLocked;
+            let expected = [("changed", true), ("toggled", toggles), ("AA", locked && !counted), ("busy", counted)];
+            for (what, expected) in expected {
+                let count = self.met.count(point, what);
+                assert_eq!(count > 0, expected, "hooks at {point:?}: {what} {count} times ({})", self.name);
+            }
+        }
+    }
+}
+
+/// What the hooks of a test have met, on all its threads.
+#[derive(Default)]
+struct Met(Mutex<BTreeMap<(HookPoint, &'static str), u64>>);
+
+impl Met {
+    fn note(&self, point: HookPoint, what: &'static str) {
+        *self.0.lock().expect("no test has panicked").entry((point, what)).or_default() += 1;
+    }
+
+    fn count(&self, point: HookPoint, what: &'static str) -> u64 {
+        self.0.lock().expect("no test has panicked").get(&(point, what)).copied().unwrap_or_default()
     }
 }
 
@@ -36,27 +69,12 @@ pub(super) const POINTS: [HookPoint; 6] = [
     HookPoint::OwnerExit,
 ];
 
-/// What runs there: changes of a value of an owner of its own, which is there before; and behind the lock of the operation's storage a
-/// create in a map of its own, which that lock refuses.
+/// What runs there, all in a map of its own: changes of the value of an owner of its own, which is there before; and a create or a delete
+/// for the operation's owner, which is refused where that owner's storage is locked, and elsewhere lets it come and go.
 pub(super) struct Busywork {
-    pub(super) map: Arc<StorageMap>,
-    pub(super) owner: Arc<TestOwner>,
-    pub(super) legacy: bool,
-}
-
-impl Busywork {
-    pub(super) fn new(with: With, map: &Arc<StorageMap>, owner: &Arc<TestOwner>) -> Busywork {
-        Busywork { map: Arc::clone(map), owner: Arc::clone(owner), legacy: with.legacy }
-    }
-
-    /// Refused by the plan of a test, or by what the guard makes of steps.
-    fn is_expected(&self, error: &UpdateError) -> bool {
-        match error {
-            UpdateError::Busy => self.legacy,
-            UpdateError::Lock(refusal) => ERRORS.contains(&refusal.error) || refusal.error == LockError::DeadlinePassed,
-            _ => false,
-        }
-    }
+    with: With,
+    map: Arc<StorageMap>,
+    owner: Arc<TestOwner>,
 }
 
 /// The owner of an event, for calls that want one that is sized.
@@ -72,36 +90,128 @@ impl Owner for Whose<'_> {
     }
 }
 
+impl Whose<'_> {
+    fn is_leaving(&self) -> bool {
+        match self.slot().find() {
+            Found::Empty => false,
+            Found::Storage(storage) => matches!(self.slot().names(&storage), Some(Exiting(true))),
+            Found::EmptyExiting | Found::Dead => true,
+        }
+    }
+}
+
+/// The same as the error of an update, so that both are judged alike.
+fn as_update(error: DeleteError) -> UpdateError {
+    match error {
+        DeleteError::OwnerGone => UpdateError::OwnerGone,
+        DeleteError::NotFound => UpdateError::NotFound,
+        DeleteError::VersionMismatch { current } => UpdateError::VersionMismatch { current },
+        DeleteError::MapFreeing => UpdateError::MapFreeing,
+        DeleteError::Lock(refusal) => UpdateError::Lock(refusal),
+        DeleteError::Busy => UpdateError::Busy,
+        DeleteError::Stopped => UpdateError::Stopped,
+    }
+}
+
+/// Whether that is a refusal by which two operations, one inside of a hook, have saved each other.
+pub(super) fn is_abba(error: LockError) -> bool {
+    matches!(error, LockError::Deadlock(Cycle::Abba { .. }))
+}
+
+impl Busywork {
+    pub(super) fn new(with: With, map: &Arc<StorageMap>, owner: &Arc<TestOwner>) -> Busywork {
+        Busywork { with, map: Arc::clone(map), owner: Arc::clone(owner) }
+    }
+
+    fn version(&self, owner: &impl Owner) -> Option<Version> {
+        self.map.lookup(owner).map(|value| value.version)
+    }
+
+    /// What a hook is refused: by the plan of a test, by what the guard makes of steps, or because somebody holds a lock.
+    fn refused(&self, event: &Event<'_>, error: &UpdateError) {
+        let locked = matches!(event.point, HookPoint::StorageLocked | HookPoint::BucketLocked);
+        let lock = if let UpdateError::Lock(refusal) = error { Some(refusal.error) } else { None };
+        let is_aa = lock == Some(LockError::Deadlock(Cycle::Aa));
+        let expected = match error {
+            UpdateError::Lock(_) if is_aa => locked,
+            UpdateError::Lock(Refusal { error, .. }) => {
+                ERRORS.contains(error) || *error == LockError::DeadlinePassed || is_abba(*error)
+            }
+            UpdateError::Busy => self.with.legacy,
+            UpdateError::OwnerGone => Whose(event.owner).is_leaving(),
+            // It was seen out between the look and the lock.
+            UpdateError::NotFound => event.owner.slot().is_dead(),
+            // A call in a hurry.
+            UpdateError::Unsettled { deadline } => *deadline,
+            _ => false,
+        };
+        assert!(expected, "{error} ({error:?}) at {:?}", event.point);
+        let busy = *error == UpdateError::Busy;
+        self.with.met.note(
+            event.point,
+            if is_aa {
+                "AA"
+            } else if busy {
+                "busy"
+            } else {
+                "otherwise refused"
+            },
+        );
+    }
+
+    /// A replacement and an addition, each all or nothing.
+    fn change(&self, cx: &Context, event: &Event<'_>) {
+        let before = self.version(&*self.owner).expect("it stays");
+        let one = Field::new(0, 8).expect("a word");
+        let changes = [
+            self.map.update(cx, &*self.owner, &[9; 8], Mode::Exist, Some(before)).map(|written| written.version),
+            self.map.add(cx, &*self.owner, one, 1).map(|(_, version)| version),
+        ];
+        let mut last = before;
+        for change in changes {
+            match change {
+                Ok(version) => {
+                    last = version;
+                    self.with.met.note(event.point, "changed");
+                }
+                Err(error) => self.refused(event, &error),
+            }
+        }
+        assert_eq!(self.version(&*self.owner), Some(last), "all or nothing");
+    }
+
+    /// Makes a value of the operation's owner where there is none, and takes it away where there is one.
+    fn toggle(&self, cx: &Context, event: &Event<'_>) {
+        let owner = Whose(event.owner);
+        let before = self.version(&owner);
+        let toggled = match before {
+            None => self.map.get_or_create(cx, &owner, &[7; 8]).map(|(value, _)| Some(value.version)),
+            Some(version) => self.map.delete(cx, &owner, Some(version)).map(|_| None).map_err(as_update),
+        };
+        let expected = match toggled {
+            Ok(now) => {
+                assert!(event.point != HookPoint::StorageLocked, "its storage is locked");
+                self.with.met.note(event.point, "toggled");
+                now
+            }
+            Err(error) => {
+                self.refused(event, &error);
+                before
+            }
+        };
+        let after = self.version(&owner);
+        // (Nobody else changes it, but a rival may see the owner out.)
+        assert!(after == expected || owner.slot().is_dead(), "all or nothing: {before:?}, {expected:?}, {after:?}");
+    }
+}
+
 impl Hooks for Busywork {
     fn run(&self, cx: &Context, event: &Event<'_>) -> Result<(), Stopped> {
         // Nor inside of itself.
-        if cx.depth() > 1 {
-            return Ok(());
+        if cx.depth() == 1 {
+            self.change(cx, event);
+            self.toggle(cx, event);
         }
-        if event.point == HookPoint::StorageLocked {
-            let whose = Whose(event.owner);
-            let refused = self.map.get_or_create(cx, &whose, &[7; 8]).expect_err("its storage is locked");
-            let own = LockError::Deadlock(Cycle::Aa);
-            let aa = matches!(&refused, UpdateError::Lock(refusal) if refusal.error == own);
-            // (A rival may have seen the owner out meanwhile.)
-            assert!(aa || refused == UpdateError::OwnerGone || self.is_expected(&refused), "{refused}");
-        }
-        let before = self.map.lookup(&*self.owner).expect("it stays");
-        let one = Field::new(0, 8).expect("a word");
-        let changes = [
-            self.map
-                .update(cx, &*self.owner, &[9; 8], Mode::Exist, Some(before.version))
-                .map(|written| written.version),
-            self.map.add(cx, &*self.owner, one, 1).map(|(_, version)| version),
-        ];
-        let mut last = before.version;
-        for change in changes {
-            match change {
-                Ok(version) => last = version,
-                Err(error) => assert!(self.is_expected(&error), "{error}"),
-            }
-        }
-        assert_eq!(self.map.lookup(&*self.owner).expect("it stays").version, last, "all or nothing");
         Ok(())
     }
 }

@@ -9,6 +9,15 @@ use history::{Answer, CALLS, CLIENTS, Call, Client, Clock, History, Outcome, Tal
 use super::busy::{self, Busywork, With};
 use super::*;
 
+/// Where the hooks run: nobody leaves.
+const POINTS: [HookPoint; 5] = [
+    HookPoint::UpdateEnter,
+    HookPoint::DeleteEnter,
+    HookPoint::LookupEnter,
+    HookPoint::StorageLocked,
+    HookPoint::BucketLocked,
+];
+
 /// An owner whose slot is slow to reach at times. The core asks for it between its steps, also with a lock held, so this puts
 /// other threads between them, which a machine with few processors would hardly ever do by itself.
 struct Unsteady(TestOwner);
@@ -131,15 +140,16 @@ fn record(calls: &impl Calls, with: With, seed: u64) -> History {
     }
     let guard = with.guard();
     if with.hooks {
-        map.set_hooks(busy::POINTS);
+        map.set_hooks(POINTS);
     }
+    // Each client has values that its hooks alone change.
+    let asides: Vec<_> = (0..CLIENTS).map(|_| super::map(8, 2)).collect();
     let client = |number: u32| {
-        // Each has a value that its hooks alone change.
-        let (aside, own) = (super::map(8, 2), Arc::new(TestOwner::new()));
+        let (aside, own) = (&asides[number as usize], Arc::new(TestOwner::new()));
         let mut cx = context(number as usize).with_guard(guard.clone());
         if with.hooks {
             aside.update(&cx, &own, &[0; 8], Mode::Any, None).unwrap();
-            cx = cx.with_hooks(Busywork::new(with, &aside, &own));
+            cx = cx.with_hooks(Busywork::new(with, aside, &own));
         }
         let mut client = Client::new(&clock, number, seed);
         start.wait();
@@ -158,7 +168,7 @@ fn record(calls: &impl Calls, with: With, seed: u64) -> History {
         threads.into_iter().flat_map(|thread| thread.join().expect("a client ends")).collect()
     });
     destroy(&context(0), &owner);
-    assert_eq!((map.elements(), beside.elements()), (0, 0));
+    assert!([&map, &beside].into_iter().chain(&asides).all(|map| map.elements() == 0), "nothing is left");
     if let Guard::PerCpuCounter(processor) = guard {
         assert_eq!(processor.busy(0), 0);
     }
@@ -171,9 +181,12 @@ fn survey(calls: &impl Calls, with: With, wanted: u64) -> Result<Tally, (Box<Vio
 
 #[test]
 fn histories_of_four_cpus_are_linearizable() {
-    for with in busy::ALL {
+    for with in busy::all() {
         match survey(&Core, with, history::wanted(if with.hooks { 50 } else { 200 })) {
-            Ok(tally) => history::measured(format_args!("core histories ({}): {tally}, 0 violations", with.name)),
+            Ok(tally) => {
+                with.assert_met(&POINTS);
+                history::measured(format_args!("core histories ({}): {tally}, 0 violations", with.name));
+            }
             Err((violation, tally)) => panic!("history {} ({}): {violation}", tally.histories, with.name),
         }
     }
@@ -182,7 +195,7 @@ fn histories_of_four_cpus_are_linearizable() {
 /// What is broken is found out, and within few histories.
 #[track_caller]
 fn is_caught(what: &str, calls: impl Calls) {
-    let (violation, tally) = survey(&calls, busy::ALL[0], 20).expect_err("it is broken");
+    let (violation, tally) = survey(&calls, busy::all()[0], 20).expect_err("it is broken");
     history::measured(format_args!("core: {what} is caught after {} histories", tally.histories));
     assert!(violation.to_string().contains("makes no sense"), "{violation}");
 }

@@ -413,3 +413,34 @@ fn a_hook_before_the_change_runs_where_there_is_room_alone() {
     [owner, with_storage, other].iter().for_each(|owner| destroy(&cx, owner));
     assert_eq!((map.elements(), full.elements(), quota.used()), (0, 0, Some(0)));
 }
+
+/// A hook that makes an owner's storage, while its operation is about to: that starts over, and comes by no point again.
+#[test]
+fn an_operation_that_starts_over_passes_no_point_twice() {
+    use HookPoint::{BucketLocked, LookupEnter, StorageLocked, UpdateEnter};
+    for first_at in [UpdateEnter, BucketLocked] {
+        let (map, beside, owner) = (small_map(1), small_map(2), Arc::new(TestOwner::with_id(1)));
+        let passed: Log<HookPoint> = Log::default();
+        let program = Program::new({
+            let (beside, owner, passed) = (beside.clone(), owner.clone(), passed.clone());
+            move |cx, event| {
+                passed.borrow_mut().push(event.point);
+                if event.point == first_at {
+                    assert!(set(cx, &beside, &owner, 1).unwrap().created);
+                }
+                Ok(())
+            }
+        });
+        let cx = context(0).with_hooks(program);
+        map.set_hooks([UpdateEnter, LookupEnter, StorageLocked, BucketLocked]);
+        assert!(map.get_or_create(&cx, &*owner, &word(2)).unwrap().1);
+        let order = match first_at {
+            // Lost right before the change: the rest of the way is that of an owner with a storage.
+            BucketLocked => [LookupEnter, UpdateEnter, BucketLocked, StorageLocked],
+            _ => [LookupEnter, UpdateEnter, StorageLocked, BucketLocked],
+        };
+        assert_eq!(passed.take(), order);
+        assert_eq!([&map, &beside].map(|map| (read(map, &owner), map.elements())), [(Some(2), 1), (Some(1), 1)]);
+        destroy(&cx, &*owner);
+    }
+}

@@ -17,7 +17,7 @@ pub(super) const MAX: u64 = 5;
 
 pub(super) struct World {
     pub(super) owners: Vec<Arc<TestOwner>>,
-    /// The last owner and the last map, when they are somebody else's business.
+    /// Whether the last owner and the last map are somebody else's business.
     pub(super) aside: bool,
     pub(super) maps: Vec<Arc<StorageMap>>,
     pub(super) ledger: &'static Ledger,
@@ -88,11 +88,27 @@ impl World {
     pub(super) fn snapshot(&self) -> Snapshot {
         let (owners, maps) = self.compared();
         Snapshot {
-            slots: owners.iter().map(|owner| owner.slot.state()).collect(),
+            slots: owners.iter().map(|owner| self.slot(owner)).collect(),
             values: maps.iter().map(|map| owners.iter().map(|owner| map.lookup(owner)).collect()).collect(),
             counts: maps.iter().map(|map| (map.elements(), map.bytes())).collect(),
             listings: maps.iter().map(|map| listing(map, 2)).collect(),
-            live: self.ledger.live(),
+            live: self.ledger.live() - self.aside().map_or(0, |map| map.elements() as i64),
+        }
+    }
+
+    fn aside(&self) -> Option<&Arc<StorageMap>> {
+        self.maps.last().filter(|_| self.aside)
+    }
+
+    /// An owner's slot, as it would be without a value in the map that is aside.
+    fn slot(&self, owner: &TestOwner) -> SlotState {
+        let aside = self.aside().is_some_and(|map| map.lookup(owner).is_some());
+        match owner.slot.state() {
+            SlotState::Storage { elements: 1, .. } if aside => SlotState::Empty,
+            SlotState::Storage { serial, elements, bytes } if aside => {
+                SlotState::Storage { serial, elements: elements - 1, bytes: bytes - u64::from(SIZE) }
+            }
+            state => state,
         }
     }
 

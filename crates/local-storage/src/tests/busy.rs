@@ -94,7 +94,8 @@ impl Whose<'_> {
     fn is_leaving(&self) -> bool {
         match self.slot().find() {
             Found::Empty => false,
-            Found::Storage(storage) => matches!(self.slot().names(&storage), Some(Exiting(true))),
+            // None: it was detached between the two looks.
+            Found::Storage(storage) => self.slot().names(&storage).map_or_else(|| self.is_leaving(), |Exiting(it)| it),
             Found::EmptyExiting | Found::Dead => true,
         }
     }
@@ -183,6 +184,10 @@ impl Busywork {
     /// Makes a value of the operation's owner where there is none, and takes it away where there is one.
     fn toggle(&self, cx: &Context, event: &Event<'_>) {
         let owner = Whose(event.owner);
+        if event.point == HookPoint::UpdateEnter && owner.slot().is_empty() {
+            // So that it gets a storage later, under the hands of an operation that is about to make it one.
+            return;
+        }
         let before = self.version(&owner);
         let toggled = match before {
             None => self.map.get_or_create(cx, &owner, &[7; 8]).map(|(value, _)| Some(value.version)),

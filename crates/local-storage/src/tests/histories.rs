@@ -9,15 +9,6 @@ use history::{Answer, CALLS, CLIENTS, Call, Client, Clock, History, Outcome, Tal
 use super::busy::{self, Busywork, With};
 use super::*;
 
-/// Where the hooks run: nobody leaves.
-const POINTS: [HookPoint; 5] = [
-    HookPoint::UpdateEnter,
-    HookPoint::DeleteEnter,
-    HookPoint::LookupEnter,
-    HookPoint::StorageLocked,
-    HookPoint::BucketLocked,
-];
-
 /// An owner whose slot is slow to reach at times. The core asks for it between its steps, also with a lock held, so this puts
 /// other threads between them, which a machine with few processors would hardly ever do by itself.
 struct Unsteady(TestOwner);
@@ -140,7 +131,7 @@ fn record(calls: &impl Calls, with: With, seed: u64) -> History {
     }
     let guard = with.guard();
     if with.hooks {
-        map.set_hooks(POINTS);
+        map.set_hooks(busy::POINTS);
     }
     // Each client has values that its hooks alone change.
     let asides: Vec<_> = (0..CLIENTS).map(|_| super::map(8, 2)).collect();
@@ -184,7 +175,7 @@ fn histories_of_four_cpus_are_linearizable() {
     for with in busy::all() {
         match survey(&Core, with, history::wanted(if with.hooks { 50 } else { 200 })) {
             Ok(tally) => {
-                with.assert_met(&POINTS);
+                with.assert_met(&busy::INSIDE);
                 history::measured(format_args!("core histories ({}): {tally}, 0 violations", with.name));
             }
             Err((violation, tally)) => panic!("history {} ({}): {violation}", tally.histories, with.name),

@@ -10,16 +10,22 @@ use std::sync::Barrier;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use super::busy::{self, Busywork, With};
 use super::world::settle;
 use super::*;
 use tally::{Run, Tally, until};
 
 /// Runs `body` on `count` threads at once, each with a context of its own, and works the retry lists off at the end.
 pub(super) fn on_threads(count: usize, body: impl Fn(&Context, usize) + Sync) {
+    on_threads_in(count, context, body);
+}
+
+/// The same, each with a context that it makes itself.
+fn on_threads_in(count: usize, context: impl Fn(usize) -> Context + Sync, body: impl Fn(&Context, usize) + Sync) {
     let start = Barrier::new(count);
     thread::scope(|scope| {
         for index in 0..count {
-            let (body, start) = (&body, &start);
+            let (context, body, start) = (&context, &body, &start);
             scope.spawn(move || {
                 let cx = context(index);
                 start.wait();
@@ -104,7 +110,7 @@ fn stress_change_64() {
 }
 
 /// Owners leave while maps are freed and others create: no element is left behind, by any path.
-fn stress_free(name: &'static str, threads: usize) {
+fn stress_free(name: &'static str, threads: usize, with: With) {
     const MAPS: usize = 4;
     // As many elements in all, whatever the number of threads; the long form goes for size.
     let each = if Run::is_long() { 4096 } else { 1024 / threads };
@@ -113,8 +119,25 @@ fn stress_free(name: &'static str, threads: usize) {
         for round in 0.. {
             let maps: Vec<_> = (0..MAPS).map(|_| map(8, 1 << 20)).collect();
             let owners: Vec<_> = (0..threads * each).map(|_| TestOwner::new()).collect();
+            let asides: Vec<_> = (0..if with.hooks { threads } else { 0 }).map(|_| Aside::new()).collect();
+            if with.hooks {
+                maps.iter().for_each(|map| map.set_hooks(busy::POINTS));
+            }
+            let guard = with.guard();
+            let hooked = |index: usize| {
+                let cx = context(index).with_guard(guard.clone());
+                match asides.get(index) {
+                    Some(aside) => cx.with_hooks(Busywork::new(with, &aside.map, &aside.owner)),
+                    None => cx,
+                }
+            };
+            let leave = |cx: &Context, owner: &TestOwner| {
+                owner.slot.mark_exiting();
+                maps.iter().for_each(|map| map.owner_exits(cx, owner));
+                destroy(cx, owner);
+            };
             let taken_out = AtomicU64::new(0);
-            run.on_threads(round, |cx, index, rng, tally| {
+            run.on_threads_in(round, hooked, |cx, index, rng, tally| {
                 let set = |tally: &mut Tally, map: &Arc<StorageMap>, owner: &TestOwner| {
                     tally.updates(cx, "updates", || map.update(cx, owner, &owner.id.to_le_bytes(), Mode::Any, None))
                 };
@@ -126,17 +149,21 @@ fn stress_free(name: &'static str, threads: usize) {
                     let (map, other) = (&maps[rng.usize(..MAPS)], &owners[rng.usize(..owners.len())]);
                     match rng.u8(..4) {
                         0 => drop(tally.deletes(cx, || map.delete(cx, other, None))),
-                        1 => tally.does(cx, "destroys", || destroy(cx, other)),
+                        1 => tally.does(cx, "destroys", || leave(cx, other)),
                         _ => _ = set(tally, map, other),
                     }
                     if rng.bool() {
-                        tally.does(cx, "destroys", || destroy(cx, owner));
+                        tally.does(cx, "destroys", || leave(cx, owner));
                         let map = &maps[rng.usize(..MAPS)];
                         assert_eq!((map.lookup(owner), map.lookup_by_id(owner.id)), (None, None), "the owner has left");
                     }
                     if i == each / 2 && index < 2 {
                         let freed = tally.does(cx, "frees", || free(cx, &maps[index]));
                         taken_out.fetch_add(freed, Ordering::Relaxed);
+                    }
+                    if with.hooks {
+                        let got = tally.does(cx, "gets", || map.get(cx, other)).expect("nothing stops it");
+                        assert!(got.is_none_or(|value| value.bytes == other.id.to_le_bytes()), "another owner's value");
                     }
                     for map in &maps {
                         if let Some(value) = tally.reads(cx, "lookups", || map.lookup(other)) {
@@ -155,18 +182,24 @@ fn stress_free(name: &'static str, threads: usize) {
             freed += taken_out.into_inner();
             assert_eq!((maps[0].elements(), maps[1].elements()), (0, 0), "freed");
             let mut charged = (0, 0);
-            for owner in &owners {
+            for owner in owners.iter().chain(asides.iter().map(|aside| &*aside.owner)) {
                 if let SlotState::Storage { elements, bytes, .. } = owner.slot.state() {
                     charged = (charged.0 + elements, charged.1 + bytes);
                 }
             }
-            let counted = maps.iter().map(|map| (map.elements(), map.bytes()));
+            let all = || maps.iter().chain(asides.iter().map(|aside| &aside.map));
+            let counted = all().map(|map| (map.elements(), map.bytes()));
             assert_eq!(charged, counted.fold((0, 0), |sum, map| (sum.0 + map.0, sum.1 + map.1)), "by owner and by map");
-            assert_eq!(charged.0, maps.iter().map(|map| listing(map, 1000).len() as u64).sum::<u64>(), "and listed");
+            assert_eq!(charged.0, all().map(|map| listing(map, 1000).len() as u64).sum::<u64>(), "and listed");
             let cx = context(0);
             owners.iter().for_each(|owner| destroy(&cx, owner));
+            asides.iter().for_each(|aside| destroy(&cx, &*aside.owner));
             assert_eq!(cx.work_off(1), 0, "nobody is there to refuse a lock");
+            if let Guard::PerCpuCounter(processor) = &guard {
+                assert_eq!(processor.busy(0), 0);
+            }
             nothing_is_left(&maps, &owners);
+            nothing_is_left(&asides.into_iter().map(|aside| aside.map).collect::<Vec<_>>(), &[]);
             if !run.goes_on() {
                 break;
             }
@@ -175,17 +208,44 @@ fn stress_free(name: &'static str, threads: usize) {
         for error in ["map freeing", "owner gone"] {
             assert!(run.total.errors(error) > 0, "nobody has met anybody: {error}");
         }
+        assert!(with.hooks || run.total.errors("ABBA") == 0, "locks are taken in one order");
     });
+    // (Who leaves has nothing there that its exit could delete, where the legacy guard has let nobody create it.)
+    with.assert_met(&busy::INSIDE);
+}
+
+/// What the hooks of a thread change, and nobody else.
+struct Aside {
+    map: Arc<StorageMap>,
+    owner: Arc<TestOwner>,
+}
+
+impl Aside {
+    fn new() -> Aside {
+        let (map, owner) = (map(8, 1 << 20), Arc::new(TestOwner::new()));
+        map.update(&context(0), &owner, &[0; 8], Mode::Any, None).expect("there is room");
+        Aside { map, owner }
+    }
 }
 
 #[test]
 fn stress_free_4() {
-    stress_free("stress_free_4", 4);
+    stress_free("stress_free_4", 4, busy::all()[0]);
 }
 
 #[test]
 fn stress_free_64() {
-    stress_free("stress_free_64", 64);
+    stress_free("stress_free_64", 64, busy::all()[0]);
+}
+
+#[test]
+fn stress_free_4_with_hooks() {
+    stress_free("stress_free_4_with_hooks", 4, busy::all()[1]);
+}
+
+#[test]
+fn stress_free_4_with_hooks_and_legacy_guard() {
+    stress_free("stress_free_4_with_hooks_and_legacy_guard", 4, busy::all()[2]);
 }
 
 /// After the last destroy: all counters are 0, all lists empty, and nobody holds a map but us.

@@ -479,7 +479,7 @@ fn every_acquisition_beside_a_rival(with: With) {
         ledger.assert_nothing_is_left();
     }
     assert!(refused > 0, "no plan has refused anything");
-    with.assert_met(&busy::POINTS);
+    with.assert_ran(&busy::POINTS);
     measured(format_args!(
         "sweep beside a rival ({}): {points} points (scenario, rival, n, error), {rounds} rounds each, {refused} refusals, \
          {met} waits for the rival, 0 violations",

@@ -11,6 +11,7 @@ use history::measured;
 use rqspinlock::{DEFAULT_TIMEOUT, LockError};
 
 use super::*;
+use crate::tests::busy::is_abba;
 
 /// Somebody who waits for nothing was not run for so long: then nobody can tell who else was not.
 const GAP: Duration = Duration::from_millis(50);
@@ -96,6 +97,7 @@ impl Tally {
                 self.timed_out.push((start, Instant::now()));
                 return None;
             }
+            UpdateError::Lock(refusal) if is_abba(refusal.error) => "ABBA",
             other => panic!("{what}: {other}"),
         };
         *self.errors.entry(kind).or_default() += 1;
@@ -185,9 +187,19 @@ impl Run {
 
     /// Runs `round` on all threads at once, with what each needs, and adds up what they have done.
     pub(super) fn on_threads(&mut self, round: u64, body: impl Fn(&Context, usize, &mut Rng, &mut Tally) + Sync) {
+        self.on_threads_in(round, context, body);
+    }
+
+    /// The same, each with a context that it makes itself.
+    pub(super) fn on_threads_in(
+        &mut self,
+        round: u64,
+        context: impl Fn(usize) -> Context + Sync,
+        body: impl Fn(&Context, usize, &mut Rng, &mut Tally) + Sync,
+    ) {
         let total = Mutex::new(std::mem::take(&mut self.total));
         let seed = self.seed;
-        super::on_threads(self.threads, |cx, index| {
+        super::on_threads_in(self.threads, context, |cx, index| {
             // Mixed first: the threads of the next round are not those of this one, moved by one.
             let mut rng = Rng::with_seed(Rng::with_seed(seed ^ round << 32).u64(..) ^ index as u64);
             let mut tally = Tally::default();

@@ -370,7 +370,8 @@ impl StorageMap {
     }
 }
 
-/// Room for one element. Dropped, it is given back.
+/// Room for one element. Dropped, it is given back: by an operation that a hook has stopped, or that has lost the race for its owner's
+/// slot. That comes before its bucket's lock is given back, and a free that is under way counts what is left behind that lock.
 #[must_use]
 pub(crate) struct Room<'a>(&'a StorageMap);
 

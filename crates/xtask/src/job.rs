@@ -188,6 +188,14 @@ pub fn cargo(arguments: &str) -> Command {
     command
 }
 
+/// The caller's RUSTFLAGS and `more`.
+pub fn rustflags(more: &str) -> String {
+    match std::env::var("RUSTFLAGS") {
+        Ok(flags) => format!("{flags} {more}"),
+        Err(_) => more.to_owned(),
+    }
+}
+
 /// The same command under coreutils' `timeout`, for what waits on the network.
 pub fn bounded(seconds: u32, command: &Command) -> Command {
     let mut bounded = Command::new("timeout");

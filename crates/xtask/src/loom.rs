@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::job::{Job, cargo, target_dir};
+use crate::job::{Job, cargo, rustflags, target_dir};
 
 /// The crates whose `sync.rs` switches its atomics to loom's.
 const MODELLED: [&str; 2] = ["rqspinlock", "cpu-executor"];
@@ -16,15 +16,11 @@ pub fn run(job: &mut Job) -> Result<()> {
 }
 
 fn models(job: &mut Job, package: &str, cfg: &str, checker: &str) -> Result<()> {
-    let flags = match std::env::var("RUSTFLAGS") {
-        Ok(flags) => format!("{flags} {cfg}"),
-        Err(_) => cfg.to_owned(),
-    };
     // Other flags make other artifacts: in a folder of their own they do not push out the usual ones.
     // Optimized, because a model runs its body a hundred thousand times.
     let mut test = cargo("test --release --lib");
     test.args(["--package", package, checker])
-        .env("RUSTFLAGS", flags)
+        .env("RUSTFLAGS", rustflags(cfg))
         .env("CARGO_TARGET_DIR", target_dir().join(checker));
     job.run_tests(test)
 }

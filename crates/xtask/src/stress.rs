@@ -24,7 +24,7 @@ pub struct Options {
 enum Subject {
     /// The lock, with 64 threads
     Lock,
-    /// Maps that are freed while owners leave, and one owner that all change, with 4 threads and with 64
+    /// Maps that are freed while owners leave, without hooks and with them, and one owner that all change, with 4 threads and with 64
     Core,
 }
 
@@ -41,6 +41,7 @@ impl Subject {
             Subject::Lock => "tests::random::stress_64_at_random",
             Subject::Core => {
                 "tests::stress::stress_free_4 tests::stress::stress_free_64 \
+                 tests::stress::stress_free_4_with_hooks tests::stress::stress_free_4_with_hooks_and_legacy_guard \
                  tests::stress::stress_change_4 tests::stress::stress_change_64"
             }
         }

@@ -48,6 +48,17 @@ fn help_teaches_by_example() {
 }
 
 #[test]
+fn bench_hooks_builds_the_core_twice_and_asks_for_valgrind_first() {
+    let (success, text) = xtask(&["--list", "bench", "hooks"]);
+    assert!(success, "{text}");
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    assert_eq!(lines[0], "valgrind --version");
+    assert!(lines[1].contains("--cfg holdfast_no_hooks") && lines[1].contains("no-hooks"), "{text}");
+    assert!(lines[2].ends_with("no-hooks/release/bench") && lines[2].contains("-- hooks --without"), "{text}");
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
 fn stress_names_its_subject_and_passes_on_what_it_is_told() {
     for (subject, package, test) in [
         ("lock", "rqspinlock", "tests::random::stress_64_at_random"),

@@ -225,6 +225,8 @@ impl Worker {
             self.runner.begin(None);
             owner.attachment().slot.mark_exiting();
             self.runner.owner_exits(&self.cx, &owner);
+            // At once: the programs of many exits may meet much.
+            self.runner.end();
             local_storage::destroy(&self.cx, owner.attachment());
             if let Some(registry) = self.shared.owners.get() {
                 registry.retire(&owner);

@@ -1,12 +1,15 @@
 //! The client library against servers that say what the test wants, and the command line against the real one.
 
+mod cgroups;
 mod client;
 mod command_line;
+mod examples;
 mod fake;
 mod library;
 mod programs;
 mod readme;
 mod server;
+mod session;
 mod tour;
 
 use std::fmt::Display;

@@ -5,6 +5,8 @@ mod client;
 mod command_line;
 mod examples;
 mod fake;
+#[cfg(feature = "lab")]
+mod lab;
 mod library;
 mod programs;
 mod readme;

@@ -8,8 +8,8 @@
 //!              steps are operations of their own ◄──────────────────────┘          four deep already?  ─► the operation is refused
 //! ```
 //!
-//! A program is data: a bounded list of steps, checked and bound to its maps when it is attached ([`bind`]), kept in a [`table`] that every
-//! worker takes over between two jobs, and run by the worker's [`run::Runner`]. What its steps ask for goes through the same core as
+//! A program is data: a bounded list of steps, checked and bound to its maps when it is attached (`bind`), kept in a `table` that every
+//! worker takes over between two jobs, and run by the worker's `Runner`. What its steps ask for goes through the same core as
 //! everybody's calls, with the same locks, so that it may meet the operation that it runs in: then the lock says so.
 //!
 //! The idea, the guard against recursion for each program and Cpu, and the names are those of BPF programs that trace Linux' own local storage.

@@ -1,9 +1,12 @@
-//! A picture of the refusals.
+//! Pictures: of the refusals though nobody recurs, and of the times until a caller is told of a deadlock.
 
 use std::path::Path;
+use std::time::Duration;
 
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use crate::deadlock::{LOCK_TIMEOUT, Times};
 use crate::spurious::Row;
 
 /// Why there is no picture.
@@ -17,15 +20,71 @@ pub struct PlotError {
 /// Writes an SVG: for each number of tasks a processor and each guard a bar, as high as the share of get-or-creates that were refused
 /// though nobody recurred.
 pub fn plot(file: &Path, rows: &[Row]) -> Result<(), PlotError> {
+    write(file, (640, 420), |root| draw(root, rows))
+}
+
+/// Writes an SVG: for each kind of deadlock how many callers were told how soon, on a scale of powers of ten.
+pub fn plot_times(file: &Path, kinds: &[Times]) -> Result<(), PlotError> {
+    write(file, (640, 60 + 170 * kinds.len() as u32), |root| draw_times(root, kinds))
+}
+
+fn write<'a>(
+    file: &'a Path,
+    size: (u32, u32),
+    draw: impl FnOnce(&DrawingArea<SVGBackend<'a>, Shift>) -> Result<(), DrawingAreaErrorKind<std::io::Error>>,
+) -> Result<(), PlotError> {
     let error = |problem: String| PlotError { file: file.display().to_string(), problem };
-    let root = SVGBackend::new(file, (640, 420)).into_drawing_area();
+    let root = SVGBackend::new(file, size).into_drawing_area();
     // The errors of plotters borrow the drawing area.
-    draw(&root, rows).map_err(|problem| error(problem.to_string()))?;
+    draw(&root).map_err(|problem| error(problem.to_string()))?;
     root.present().map_err(|problem| error(problem.to_string()))
 }
 
+fn draw_times<B: DrawingBackend>(
+    root: &DrawingArea<B, Shift>,
+    kinds: &[Times],
+) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    root.fill(&WHITE)?;
+    let root = root.titled("time until a caller is told (the line: a lock's timeout)", ("sans-serif", 18))?;
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let bins: Vec<_> = kinds.iter().map(Times::histogram).collect();
+    let all = || bins.iter().flatten().map(|(from, to, _)| (millis(*from), millis(*to)));
+    // The same scale for all, with the lock's timeout on it.
+    let first = all().map(|(from, _)| from).fold(0.1, f64::min);
+    let last = all().map(|(_, to)| to).fold(1000.0, f64::max);
+    for (number, (area, times)) in root.split_evenly((kinds.len(), 1)).iter().zip(kinds).enumerate() {
+        let most = bins[number].iter().map(|(_, _, count)| *count).max().unwrap_or(1) as f64 * 1.25;
+        let mut chart = ChartBuilder::on(area)
+            .margin_left(12)
+            .margin_right(24)
+            .x_label_area_size(36)
+            .y_label_area_size(64)
+            .build_cartesian_2d((first..last).log_scale(), 0.0..most)?;
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .x_desc("ms")
+            .y_desc(times.kind.name())
+            .y_labels(4)
+            .x_label_formatter(&|millis| format!("{millis}"))
+            .y_label_formatter(&|count| format!("{count:.0}"))
+            .draw()?;
+        let color = Palette99::pick(number).to_rgba();
+        let bars = bins[number].iter().map(|(from, to, count)| {
+            Rectangle::new([(millis(*from), 0.0), (millis(*to), *count as f64)], color.filled())
+        });
+        chart.draw_series(bars)?;
+        let timeout = millis(LOCK_TIMEOUT);
+        chart.draw_series([PathElement::new([(timeout, 0.0), (timeout, most)], BLACK.stroke_width(1))])?;
+        let median = times.median().map_or("-".to_owned(), |median| format!("{:.1} ms", millis(median)));
+        let text = format!("{} told, median {median}", times.refused.len());
+        chart.draw_series([Text::new(text, (first * 1.1, most * 0.9), ("sans-serif", 12))])?;
+    }
+    Ok(())
+}
+
 fn draw<B: DrawingBackend>(
-    root: &DrawingArea<B, plotters::coord::Shift>,
+    root: &DrawingArea<B, Shift>,
     rows: &[Row],
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     root.fill(&WHITE)?;

@@ -1,5 +1,6 @@
 //! What the core promises, with owners that are nothing but a number and a slot.
 
+mod busy;
 mod grace;
 mod histories;
 mod hooks;
@@ -39,6 +40,16 @@ impl TestOwner {
 }
 
 impl Owner for TestOwner {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn slot(&self) -> &OwnerSlot {
+        &self.slot
+    }
+}
+
+impl Owner for Arc<TestOwner> {
     fn id(&self) -> u64 {
         self.id
     }

@@ -178,7 +178,7 @@ Examples:
   holdfast admin stats -o json"
     )]
     Admin(AdminCommand),
-    /// Try what the two guards do, in this process and without a server
+    /// Try what the two guards do: in this process, or against a server
     #[cfg(feature = "lab")]
     #[command(subcommand, after_help = crate::lab::EXAMPLES)]
     Lab(crate::lab::LabCommand),

@@ -42,7 +42,7 @@ pub async fn run<W: Write>(cli: Cli, output: &mut Output<W>) -> Done {
         Command::Admin(AdminCommand::Info) => Ok(output.record(&info_json(&client()?.info().await?))?),
         Command::Admin(AdminCommand::Stats) => Ok(output.record(&stats_json(&client()?.stats().await?))?),
         #[cfg(feature = "lab")]
-        Command::Lab(command) => crate::lab::run(command, output),
+        Command::Lab(command) => crate::lab::run(&cli.common, command, output).await,
         Command::Completion { shell } => Ok(output.bytes(&generate::completion(shell))?),
         Command::Man { dir: None } => Ok(output.bytes(&generate::main_page()?)?),
         Command::Man { dir: Some(directory) } => Ok(generate::all_pages(&directory)?),

@@ -14,6 +14,9 @@ pub enum Failure {
     Client(Error),
     /// The answer could not be written.
     Output(io::Error),
+    /// Something did not come out as it must.
+    #[cfg(feature = "lab")]
+    Lab(String),
 }
 
 impl Failure {
@@ -24,6 +27,8 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Client(Error::Refused(_)) => 1,
+            #[cfg(feature = "lab")]
+            Self::Lab(_) => 1,
             Self::Client(Error::Usage(_)) => 2,
             Self::Client(Error::Connect { .. }) => 3,
             Self::Client(Error::Unknown { .. }) | Self::Output(_) => 4,
@@ -44,6 +49,8 @@ impl Failure {
             ),
             Self::Client(Error::Refused(refusal)) => what_to_do(refusal),
             Self::Client(Error::Usage(_)) | Self::Output(_) => None,
+            #[cfg(feature = "lab")]
+            Self::Lab(_) => None,
         }
     }
 }
@@ -65,6 +72,8 @@ impl fmt::Display for Failure {
         match self {
             Self::Client(error) => writeln!(f, "error: {error}")?,
             Self::Output(error) => writeln!(f, "error: cannot write the answer: {error}")?,
+            #[cfg(feature = "lab")]
+            Self::Lab(what) => writeln!(f, "error: {what}")?,
         }
         match self.hint() {
             Some(hint) => writeln!(f, "hint: {hint}"),

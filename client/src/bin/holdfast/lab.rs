@@ -1,21 +1,35 @@
-//! The laboratory's commands: what can be typed, how far a run is, and what came of it.
+//! The laboratory's commands: what can be typed, how far a run is, and how it is interrupted.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+mod conformance;
+mod deadlock;
+mod spurious;
+
+use std::future::{Future, pending};
+use std::io::Write;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::Subcommand;
+use holdfast::{Endpoint, Error, Reason};
 use indicatif::{ProgressBar, ProgressStyle};
-use lab::spurious::{self, Config, Row};
-use serde_json::{Value as Json, json};
+use lab::{ConnectError, Target};
+use tokio::signal::unix::{SignalKind, signal};
 
+use self::conformance::ConformanceArgs;
+use self::deadlock::DeadlockArgs;
+use self::spurious::SpuriousArgs;
+use crate::args::Common;
+use crate::commands::Done;
 use crate::failure::Failure;
-use crate::output::{Listing, Output};
+use crate::output::Output;
 
 pub const EXAMPLES: &str = "\
 Examples:
   holdfast lab spurious
-  holdfast lab spurious --operations 1000000 -o json";
+  holdfast lab conformance
+  holdfast lab deadlock --endpoint http://127.0.0.1:7411
+
+Without --endpoint all of them work in their own process. HOLDFAST_ENDPOINT does
+not count here: nobody should stall a server by accident.";
 
 #[derive(Debug, Subcommand)]
 pub enum LabCommand {
@@ -38,85 +52,102 @@ Columns:
   SERVED    operations a second that were not refused, in millions
   P99       of the time of one operation, MAX the longest one")]
     Spurious(SpuriousArgs),
+    /// Run the cases of recursion, with the numbers that each must come to under either guard
+    ///
+    /// Programs that run inside of calls make them meet themselves and each other; what comes of it is compared with what Linux'
+    /// own tests expect. Without --endpoint (HOLDFAST_ENDPOINT does not count here) two servers are started in this process, one for
+    /// each guard, on one processor. With it the server's own guard counts, and cases that the server does not allow are
+    /// skipped. For them all it is started with --allow-simulated-owners --allow-lab-steps --workers-per-cpu 32.
+    ///
+    /// A server should have no other users meanwhile: the case recursion has a program on all maps for a moment, and others
+    /// stall workers for up to a second. What was made there is taken away, also after a failure or Ctrl-C; it has names that
+    /// begin with lab- and a random number.
+    #[command(after_help = "\
+Examples:
+  holdfast lab conformance                         # both guards, half a minute
+  holdfast lab conformance abba abbcca             # only these cases
+  holdfast lab conformance --guard rqspinlock
+  holdfast lab conformance --endpoint http://127.0.0.1:7411
+  holdfast lab conformance -o json > conformance.json
+
+Columns:
+  RESULT  ok, FAILED (then the exit code is 1) or skipped
+  DETAIL  what was seen; before it what was expected instead, or which flag the
+          server lacks
+
+In the case recursion, under rqspinlock the program is not run inside of itself
+(misses 2), and its steps are done. Under percpu-counter they are refused where
+they would take a lock, since their own call is counted (delete errors).")]
+    Conformance(ConformanceArgs),
+    /// Make deadlocks, and see how soon callers are told of them, and what everybody else gets meanwhile
+    ///
+    /// AA: a call wants a lock that it holds. ABBA: two calls want what the other one holds. ABBCCA: three in a ring. timeout: one
+    /// wants what a stalled call holds. The first two are told at once, by the lock itself; the others when its timeout, 250 ms, is
+    /// over. Meanwhile others read the very values, update at a worker that takes no part, and update behind a stalled worker.
+    ///
+    /// Without --endpoint (HOLDFAST_ENDPOINT does not count here) a server is started in this process. A server of one's own is
+    /// started with --allow-simulated-owners --allow-lab-steps, and has 4 workers or more (--workers-per-cpu).
+    #[command(after_help = "\
+Examples:
+  holdfast lab deadlock                            # half a minute
+  holdfast lab deadlock --rounds 100 --svg deadlock.svg
+  holdfast lab deadlock --endpoint unix:///run/holdfast/holdfast.sock
+  holdfast lab deadlock -o json > deadlock.json
+
+Columns:
+  TOLD     callers that were refused with the REASON, of all rounds
+  MEDIAN   of the time from sending a call to its refusal, MAX the longest one
+  NET      the median less that of an update which meets nobody
+  P50, P99 of calls that come once a millisecond: who waits for 250 ms stands
+           for those that would have come meanwhile
+
+The exit code is 1 if anybody is told too late, too soon, or something else, or
+if anybody else is refused.")]
+    Deadlock(DeadlockArgs),
 }
 
-#[derive(Args, Debug)]
-pub struct SpuriousArgs {
-    /// Threads on each processor that this process may use: a row for each number and guard
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "2,8", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub tasks: Vec<u16>,
-    /// Operations of each row
-    #[arg(long, value_name = "N", default_value = "100000000", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000_000))]
-    pub operations: u64,
-    /// Draw the refusals into this file as well
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub svg: Option<PathBuf>,
-}
-
-const HEADER: &[&str] = &["TASKS", "GUARD", "OPERATIONS", "BUSY", "DEADLOCK", "TIMEOUT", "SERVED", "P99", "MAX"];
-
-pub fn run<W: Write>(command: LabCommand, output: &mut Output<W>) -> Result<(), Failure> {
+pub async fn run<W: Write>(common: &Common, command: LabCommand, output: &mut Output<W>) -> Done {
     match command {
-        LabCommand::Spurious(args) => spurious(&args, output),
+        LabCommand::Spurious(args) => spurious::run(&args, output),
+        LabCommand::Conformance(args) => conformance::run(common, &args, output).await,
+        LabCommand::Deadlock(args) => deadlock::run(common, &args, output).await,
     }
 }
 
-fn spurious<W: Write>(args: &SpuriousArgs, output: &mut Output<W>) -> Result<(), Failure> {
-    let cpus = spurious::allowed_cpus().map_err(|error| Failure::usage(error.to_string()))?;
-    let config =
-        Config { cpus, tasks: args.tasks.iter().map(|&tasks| tasks.into()).collect(), operations: args.operations };
-    // On stderr, and only where that is a terminal.
-    let bar = ProgressBar::new(args.operations * 2 * config.tasks.len() as u64);
-    let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} operations, {eta} left");
-    bar.set_style(style.expect("a constant template is good"));
+/// The server that was typed; none: one in this process.
+async fn typed_target(common: &Common) -> Result<Option<Target>, Failure> {
+    let Some(typed) = &common.endpoint else { return Ok(None) };
+    let endpoint: Endpoint = typed.parse()?;
+    let target = Target::connect(&endpoint.to_string(), common.timeout).await;
+    Ok(Some(target.map_err(|error| no_target(error, endpoint))?))
+}
+
+fn no_target(error: ConnectError, endpoint: Endpoint) -> Failure {
+    match error {
+        ConnectError::Silent { refused, .. } if refused.reason == Reason::Unspecified => {
+            Error::Connect { endpoint, message: refused.message }.into()
+        }
+        error => Failure::Lab(error.to_string()),
+    }
+}
+
+/// On stderr, and only where that is a terminal.
+fn progress(all: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(all);
+    bar.set_style(ProgressStyle::with_template(template).expect("a constant template is good"));
     bar.enable_steady_tick(Duration::from_millis(200));
-    let rows = spurious::run(&config, |done, _| bar.set_position(done));
-    bar.finish_and_clear();
-    let rows = rows.map_err(|error| Failure::usage(error.to_string()))?;
-    let mut listing = Listing::new(output, HEADER);
-    listing.page(&rows, cells, json_of)?;
-    listing.end()?;
-    match &args.svg {
-        Some(file) => lab::plot(file, &rows).map_err(|error| Failure::Output(io::Error::other(error))),
-        None => Ok(()),
-    }
+    bar
 }
 
-fn guard(row: &Row) -> &'static str {
-    if row.legacy { "percpu-counter" } else { "rqspinlock" }
-}
-
-fn cells(row: &Row) -> Vec<String> {
-    let busy = match row.met.busy {
-        0 => "0".to_owned(),
-        busy => format!("{busy} ({:.4}%)", row.busy_share() * 100.0),
-    };
-    vec![
-        row.tasks.to_string(),
-        guard(row).to_owned(),
-        row.operations.to_string(),
-        busy,
-        row.met.deadlocks.to_string(),
-        row.met.timeouts.to_string(),
-        format!("{:.2} M/s", row.served_per_second() / 1e6),
-        time(row.met.latency.value_at_quantile(0.99)),
-        time(row.met.latency.max()),
-    ]
-}
-
-fn json_of(row: &Row) -> Json {
-    json!({
-        "tasks_per_processor": row.tasks,
-        "guard": guard(row),
-        "operations": row.operations,
-        "busy": row.met.busy,
-        "busy_share_of_get_or_creates": row.busy_share(),
-        "deadlocks": row.met.deadlocks,
-        "timeouts": row.met.timeouts,
-        "served_per_second": row.served_per_second(),
-        "p50_ns": row.met.latency.value_at_quantile(0.5),
-        "p99_ns": row.met.latency.value_at_quantile(0.99),
-        "max_ns": row.met.latency.max(),
+/// Is done when somebody presses Ctrl-C, from now on.
+fn interrupt() -> impl Future<Output = ()> + Unpin {
+    let signals = signal(SignalKind::interrupt());
+    Box::pin(async {
+        match signals {
+            Ok(mut signals) => _ = signals.recv().await,
+            // It ends the process, as it would without us.
+            Err(_) => pending().await,
+        }
     })
 }
 

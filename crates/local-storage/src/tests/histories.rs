@@ -6,6 +6,7 @@ use std::thread;
 
 use history::{Answer, CALLS, CLIENTS, Call, Client, Clock, History, Outcome, Tally, Violation};
 
+use super::busy::{self, Busywork, With};
 use super::*;
 
 /// An owner whose slot is slow to reach at times. The core asks for it between its steps, also with a lock held, so this puts
@@ -73,8 +74,11 @@ impl Calls for Core {}
 fn perform(calls: &impl Calls, cx: &Context, map: &Arc<StorageMap>, owner: &Unsteady, call: Call) -> Outcome {
     let found = |value: &Value| history::Value::from_bytes(&value.bytes);
     Outcome::Answered(match call {
-        Call::Get => by_either(map, owner)
-            .map_or(Answer::NotFound, |value| Answer::Found { value: found(&value), version: value.version }),
+        // By the call that has hooks, or by those that any thread may do.
+        Call::Get => {
+            if fastrand::bool() { map.get(cx, owner).expect("nothing stops it") } else { by_either(map, owner) }
+                .map_or(Answer::NotFound, |value| Answer::Found { value: found(&value), version: value.version })
+        }
         Call::Put { value, mode, expected } => {
             let mode = match mode {
                 history::Mode::Any => Mode::Any,
@@ -112,12 +116,12 @@ fn refused(error: UpdateError) -> Outcome {
         UpdateError::NotFound => Answer::NotFound,
         UpdateError::Exists { current } => Answer::Exists { current },
         UpdateError::VersionMismatch { current } => Answer::Mismatch { current },
-        UpdateError::Lock(_) | UpdateError::Unsettled { .. } => return Outcome::Refused,
+        UpdateError::Lock(_) | UpdateError::Unsettled { .. } | UpdateError::Busy => return Outcome::Refused,
         error => panic!("nobody ends anything, and there is room: {error}"),
     })
 }
 
-fn record(calls: &impl Calls, seed: u64) -> History {
+fn record(calls: &impl Calls, with: With, seed: u64) -> History {
     let (map, beside) = (map(history::Value::BYTES as u32, 2), map(1, 2));
     let (owner, clock, start) =
         (Unsteady(TestOwner::new()), Arc::new(Clock::default()), Barrier::new(CLIENTS as usize));
@@ -125,8 +129,18 @@ fn record(calls: &impl Calls, seed: u64) -> History {
     if seed.is_multiple_of(2) {
         beside.update(&context(CLIENTS as usize), &owner, b"1", Mode::Any, None).unwrap();
     }
+    let guard = with.guard();
+    if with.hooks {
+        map.set_hooks(busy::POINTS);
+    }
     let client = |number: u32| {
-        let cx = context(number as usize);
+        // Each has a value that its hooks alone change.
+        let (aside, own) = (super::map(8, 2), Arc::new(TestOwner::new()));
+        let mut cx = context(number as usize).with_guard(guard.clone());
+        if with.hooks {
+            aside.update(&cx, &own, &[0; 8], Mode::Any, None).unwrap();
+            cx = cx.with_hooks(Busywork::new(with, &aside, &own));
+        }
         let mut client = Client::new(&clock, number, seed);
         start.wait();
         for _ in 0..CALLS {
@@ -136,6 +150,7 @@ fn record(calls: &impl Calls, seed: u64) -> History {
             let call = client.begin();
             client.end(perform(calls, &cx, &map, &owner, call));
         }
+        destroy(&cx, &own);
         client.into_records()
     };
     let records: Vec<_> = thread::scope(|scope| {
@@ -144,25 +159,30 @@ fn record(calls: &impl Calls, seed: u64) -> History {
     });
     destroy(&context(0), &owner);
     assert_eq!((map.elements(), beside.elements()), (0, 0));
+    if let Guard::PerCpuCounter(processor) = guard {
+        assert_eq!(processor.busy(0), 0);
+    }
     History::new(records)
 }
 
-fn survey(calls: &impl Calls, wanted: u64) -> Result<Tally, (Box<Violation>, Tally)> {
-    history::survey(wanted, fastrand::u64(..), |seed| record(calls, seed))
+fn survey(calls: &impl Calls, with: With, wanted: u64) -> Result<Tally, (Box<Violation>, Tally)> {
+    history::survey(wanted, fastrand::u64(..), |seed| record(calls, with, seed))
 }
 
 #[test]
 fn histories_of_four_cpus_are_linearizable() {
-    match survey(&Core, history::wanted(200)) {
-        Ok(tally) => history::measured(format_args!("core histories: {tally}, 0 violations")),
-        Err((violation, tally)) => panic!("history {}: {violation}", tally.histories),
+    for with in busy::ALL {
+        match survey(&Core, with, history::wanted(if with.hooks { 50 } else { 200 })) {
+            Ok(tally) => history::measured(format_args!("core histories ({}): {tally}, 0 violations", with.name)),
+            Err((violation, tally)) => panic!("history {} ({}): {violation}", tally.histories, with.name),
+        }
     }
 }
 
 /// What is broken is found out, and within few histories.
 #[track_caller]
 fn is_caught(what: &str, calls: impl Calls) {
-    let (violation, tally) = survey(&calls, 20).expect_err("it is broken");
+    let (violation, tally) = survey(&calls, busy::ALL[0], 20).expect_err("it is broken");
     history::measured(format_args!("core: {what} is caught after {} histories", tally.histories));
     assert!(violation.to_string().contains("makes no sense"), "{violation}");
 }

@@ -284,7 +284,7 @@ impl Game {
             Op::NewOwner { owner } => {
                 if self.stages[owner] == Stage::Dead {
                     let new = TestOwner::with_id(self.fresh_number());
-                    let old = std::mem::replace(&mut self.world.owners[owner], new);
+                    let old = std::mem::replace(&mut self.world.owners[owner], Arc::new(new));
                     self.world.owners.push(old);
                     self.stages[owner] = Stage::Stays;
                     self.stages.push(Stage::Dead);

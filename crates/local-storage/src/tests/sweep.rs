@@ -5,6 +5,7 @@
 //!     n = 1, 2, ... until no n-th acquisition is asked for        (one context)
 //!     n, then k = 1, 2, ... counted from the refused one          (so that what is tried again is refused again)
 //!     n on the one context and m on the other                     (scenarios of two contexts)
+//!   all of it again, without k and m, with hooks that work at every hook point, under both guards
 //!       ──► all or nothing, or: done when the retry list is worked off   ──► audit ──► all leave ──► nothing is left
 //! ```
 
@@ -15,6 +16,7 @@ use std::thread;
 use history::measured;
 use rqspinlock::LockError;
 
+use super::busy::{self, Busywork, With};
 use super::ledger::Ledger;
 use super::plan::{self, ERRORS, Hits, Line};
 use super::world::{World, settle};
@@ -57,12 +59,12 @@ fn put(cx: &Context, world: &World, owner: usize, map: usize) {
 
 /// Owner 0 with elements in so many maps, counted from the last.
 fn fill(cx: &Context, world: &World, maps: usize) {
-    (world.maps.len() - maps..world.maps.len()).for_each(|map| put(cx, world, 0, map));
+    (MAPS as usize - maps..MAPS as usize).for_each(|map| put(cx, world, 0, map));
 }
 
 /// Everybody in every map.
 fn fill_all(cx: &Context, world: &World) {
-    (0..OWNERS.len()).for_each(|owner| (0..world.maps.len()).for_each(|map| put(cx, world, owner, map)));
+    (0..OWNERS.len()).for_each(|owner| (0..MAPS as usize).for_each(|map| put(cx, world, owner, map)));
 }
 
 fn written(result: Result<Written, UpdateError>) -> Came {
@@ -91,6 +93,8 @@ fn delete(cx: &Context, world: &World) -> Came {
 }
 
 fn leave(cx: &Context, world: &World, owner: usize) -> Came {
+    world.owners[owner].slot.mark_exiting();
+    world.maps.iter().for_each(|map| map.owner_exits(cx, &world.owners[owner]));
     destroy(cx, &world.owners[owner]);
     Came::Done(0)
 }
@@ -149,10 +153,30 @@ const SCENARIOS: &[Scenario] = &[
     un_failable("map free, then destroy", 2, free_and_leave),
 ];
 
-fn world(scenario: &Scenario, cx: &Context, ledger: &'static Ledger) -> World {
-    let world = World::new(&OWNERS, MAPS, ledger);
-    (scenario.setup)(cx, &world);
-    world
+/// The world of a scenario, as it is before, and the contexts that it happens in.
+fn prepare(
+    scenario: &Scenario,
+    ledger: &'static Ledger,
+    with: With,
+    context: fn(usize) -> Context,
+) -> (World, [Context; 2]) {
+    let setup = context(3);
+    if !with.hooks {
+        let world = World::new(&OWNERS, MAPS, ledger);
+        (scenario.setup)(&setup, &world);
+        return (world, [context(0), context(1)]);
+    }
+    let [a, b, c] = OWNERS;
+    // The last of both are the hooks'.
+    let mut world = World::new(&[a, b, c, 7], MAPS + 1, ledger);
+    world.aside = true;
+    (scenario.setup)(&setup, &world);
+    let (map, owner) = (&world.maps[MAPS as usize], &world.owners[OWNERS.len()]);
+    map.update(&setup, owner, &BEFORE, Mode::Any, None).expect("nothing is refused yet");
+    world.maps[..MAPS as usize].iter().for_each(|map| map.set_hooks(busy::POINTS));
+    let contexts =
+        [0, 1].map(|index| context(index).with_guard(with.guard()).with_hooks(Busywork::new(with, map, owner)));
+    (world, contexts)
 }
 
 /// What the un-failable ones have to have done, when all is worked off.
@@ -172,10 +196,10 @@ fn point(
     refusals: [&[u64]; 2],
     error: LockError,
     ledger: &'static Ledger,
+    with: With,
     hits: &mut BTreeMap<Line, Hits>,
 ) -> bool {
-    let contexts = [context(0), context(1)];
-    let world = world(scenario, &contexts[0], ledger);
+    let (world, contexts) = prepare(scenario, ledger, with, context);
     for (cx, numbers) in contexts.iter().zip(refusals) {
         cx.plan.set(cx.cpu(), numbers, error);
     }
@@ -212,8 +236,18 @@ fn point(
     if !scenario.may_fail {
         assert_gone(&world);
     }
-    world.end(&contexts);
+    end(world, &contexts);
     all
+}
+
+/// Everybody leaves, and nothing stays, nor is anything counted as under way.
+fn end(world: World, contexts: &[Context; 2]) {
+    world.end(contexts);
+    for cx in contexts {
+        if let Guard::PerCpuCounter(processor) = cx.guard() {
+            assert_eq!(processor.busy(0), 0);
+        }
+    }
 }
 
 /// Runs a point; a panic in it comes with what was refused.
@@ -234,6 +268,10 @@ impl Drop for Told {
 
 #[test]
 fn every_acquisition_may_be_refused() {
+    busy::ALL.into_iter().for_each(every_acquisition);
+}
+
+fn every_acquisition(with: With) {
     let mut hits = BTreeMap::new();
     let mut points = 0;
     for scenario in SCENARIOS {
@@ -242,18 +280,21 @@ fn every_acquisition_may_be_refused() {
         for error in ERRORS {
             let mut run = |refusals: [&[u64]; 2]| {
                 own += 1;
-                swept(scenario.name, refusals, error, || point(scenario, refusals, error, ledger, &mut hits))
+                swept(scenario.name, refusals, error, || point(scenario, refusals, error, ledger, with, &mut hits))
             };
             // The first n that is not asked for ends it; it is a point, too: the scenario without a refusal.
             let counts: Vec<u64> = (0..scenario.contexts)
                 .map(|cx| {
                     let mut alone = |n: &[u64]| if cx == 0 { run([n, &[]]) } else { run([&[], n]) };
                     let count = (1..).find(|&n| !alone(&[n])).expect("it comes to an end") - 1;
-                    (1..=count).for_each(|n| _ = (1..).find(|&k| !alone(&[n, k])));
+                    if !with.hooks {
+                        (1..=count).for_each(|n| _ = (1..).find(|&k| !alone(&[n, k])));
+                    }
                     count
                 })
                 .collect();
-            if let [ones, others] = counts[..] {
+            if let ([ones, others], false) = (&counts[..], with.hooks) {
+                let (ones, others) = (*ones, *others);
                 (1..=ones).for_each(|n| (1..=others).for_each(|m| _ = run([&[n], &[m]])));
             }
             assert!(counts.iter().all(|&count| count > 0), "{} takes no lock", scenario.name);
@@ -261,7 +302,8 @@ fn every_acquisition_may_be_refused() {
         }
         assert_eq!(asked[0], asked[1], "both errors are met at the same acquisitions");
         ledger.assert_nothing_is_left();
-        measured(format_args!("sweep: {}: n up to {:?}, {own} points", scenario.name, asked[0]));
+        let (name, with) = (scenario.name, with.name);
+        measured(format_args!("sweep ({with}): {name}: n up to {:?}, {own} points", asked[0]));
         points += own;
     }
     let lines = plan::lines();
@@ -271,14 +313,20 @@ fn every_acquisition_may_be_refused() {
         let Hits { asked, refused } = hits.get(line).copied().unwrap_or_default();
         let [deadlock, timed_out] = refused;
         measured(format_args!(
-            "sweep: {file}:{number}:{column}: asked {asked} times, refused {deadlock} times with Deadlock, \
-             {timed_out} with TimedOut"
+            "sweep ({}): {file}:{number}:{column}: asked {asked} times, refused {deadlock} times with Deadlock, \
+             {timed_out} with TimedOut",
+            with.name
         ));
-        assert!(deadlock > 0 && timed_out > 0, "{file}:{number}:{column} was never refused with one of the errors");
+        // (Some are only asked for again, after another refusal.)
+        assert!(
+            with.hooks || deadlock > 0 && timed_out > 0,
+            "{file}:{number}:{column} was never refused with one of the errors"
+        );
     }
     let unknown: Vec<_> = hits.keys().filter(|line| !lines.contains(line)).collect();
     assert!(unknown.is_empty(), "locks are asked for at lines that were not found: {unknown:?}");
-    measured(format_args!("sweep: {points} points (scenario, n, error), {} sites, 0 violations", lines.len()));
+    let (with, sites) = (with.name, lines.len());
+    measured(format_args!("sweep ({with}): {points} points (scenario, n, error), {sites} sites, 0 violations"));
 }
 
 /// What a rival has done to owner 0 in map 0, and seen of it.
@@ -342,11 +390,10 @@ fn race(
     refusals: [&[u64]; 2],
     error: LockError,
     rival: Rival,
-    ledger: &'static Ledger,
+    (ledger, with): (&'static Ledger, With),
     (round, met): (u32, &mut u64),
 ) -> bool {
-    let contexts = [patient_context(0), patient_context(1)];
-    let world = world(scenario, &contexts[0], ledger);
+    let (world, contexts) = prepare(scenario, ledger, with, patient_context);
     let was = i64::from(world.maps[0].lookup(&world.owners[0]).is_some());
     let start = AtomicU32::new(0);
     let (came, tally) = thread::scope(|scope| {
@@ -389,14 +436,19 @@ fn race(
         assert_eq!(is.is_some(), was + more + tally.more == 1, "{was} before, {came:?}, and the rival {}", tally.more);
     }
     assert_gone(&world);
-    world.end(&contexts);
+    end(world, &contexts);
     all
 }
 
 #[test]
 fn every_acquisition_may_be_refused_beside_a_rival() {
+    busy::ALL.into_iter().for_each(every_acquisition_beside_a_rival);
+}
+
+fn every_acquisition_beside_a_rival(with: With) {
     const BESIDE: [(&str, Rival); 3] = [("writer", writer), ("leaver", leaver), ("freer", freer)];
-    const ROUNDS: u32 = 8;
+    // With hooks there are three times as many points.
+    let rounds = if with.hooks { 2 } else { 8 };
     let (mut points, mut refused, mut met) = (0, 0, 0);
     for scenario in SCENARIOS {
         let ledger = Ledger::open();
@@ -408,10 +460,10 @@ fn every_acquisition_may_be_refused_beside_a_rival() {
                     let name = format!("{} beside a {name}", scenario.name);
                     let mut run = |round| {
                         swept(&name, refusals, error, || {
-                            race(scenario, refusals, error, rival, ledger, (round, &mut met))
+                            race(scenario, refusals, error, rival, (ledger, with), (round, &mut met))
                         })
                     };
-                    let came = (0..ROUNDS).filter(|&round| run(round)).count();
+                    let came = (0..rounds).filter(|&round| run(round)).count();
                     points += 1;
                     refused += came;
                     if came == 0 {
@@ -424,7 +476,8 @@ fn every_acquisition_may_be_refused_beside_a_rival() {
     }
     assert!(refused > 0, "no plan has refused anything");
     measured(format_args!(
-        "sweep beside a rival: {points} points (scenario, rival, n, error), {ROUNDS} rounds each, {refused} refusals, \
-         {met} waits for the rival, 0 violations"
+        "sweep beside a rival ({}): {points} points (scenario, rival, n, error), {rounds} rounds each, {refused} refusals, \
+         {met} waits for the rival, 0 violations",
+        with.name
     ));
 }

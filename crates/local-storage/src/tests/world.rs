@@ -16,7 +16,9 @@ const SIZE: u32 = 8;
 pub(super) const MAX: u64 = 5;
 
 pub(super) struct World {
-    pub(super) owners: Vec<TestOwner>,
+    pub(super) owners: Vec<Arc<TestOwner>>,
+    /// The last owner and the last map, when they are somebody else's business.
+    pub(super) aside: bool,
     pub(super) maps: Vec<Arc<StorageMap>>,
     pub(super) ledger: &'static Ledger,
 }
@@ -76,20 +78,27 @@ impl World {
     pub(super) fn new(owners: &[u64], maps: u64, ledger: &'static Ledger) -> World {
         ledger.enter();
         World {
-            owners: owners.iter().map(|&id| TestOwner::with_id(id)).collect(),
+            owners: owners.iter().map(|&id| Arc::new(TestOwner::with_id(id))).collect(),
+            aside: false,
             maps: (1..=maps).map(small_map).collect(),
             ledger,
         }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
+        let (owners, maps) = self.compared();
         Snapshot {
-            slots: self.owners.iter().map(|owner| owner.slot.state()).collect(),
-            values: self.maps.iter().map(|map| self.owners.iter().map(|owner| map.lookup(owner)).collect()).collect(),
-            counts: self.maps.iter().map(|map| (map.elements(), map.bytes())).collect(),
-            listings: self.maps.iter().map(|map| listing(map, 2)).collect(),
+            slots: owners.iter().map(|owner| owner.slot.state()).collect(),
+            values: maps.iter().map(|map| owners.iter().map(|owner| map.lookup(owner)).collect()).collect(),
+            counts: maps.iter().map(|map| (map.elements(), map.bytes())).collect(),
+            listings: maps.iter().map(|map| listing(map, 2)).collect(),
             live: self.ledger.live(),
         }
+    }
+
+    fn compared(&self) -> (&[Arc<TestOwner>], &[Arc<StorageMap>]) {
+        let but = usize::from(self.aside);
+        (&self.owners[..self.owners.len() - but], &self.maps[..self.maps.len() - but])
     }
 
     /// With nothing under way and nothing put off: what the indexes reach, what the buckets reach, what is allocated and what is

@@ -30,7 +30,8 @@ const ARROWS: &[Arrows] = &[
     Arrows { from: "holdfastd", to: &["engine", "holdfast-proto"], in_tests: &["history", "holdfast"] },
     // The laboratory is for the command line alone: the library is built without it.
     Arrows { from: "holdfast", to: &["holdfast-proto", "lab"], in_tests: &["holdfastd"] },
-    Arrows { from: "lab", to: &["local-storage", "rqspinlock"], in_tests: &[] },
+    // It starts servers of its own, and speaks to them as to any other.
+    Arrows { from: "lab", to: &["holdfast-proto", "holdfastd", "local-storage", "rqspinlock"], in_tests: &[] },
     // For tests alone: nothing ships it.
     Arrows { from: "history", to: &[], in_tests: &[] },
     Arrows { from: "bench", to: &["engine", "kernel-maps", "local-storage", "owners", "rqspinlock"], in_tests: &[] },
@@ -49,7 +50,7 @@ struct Fenced {
 const FENCED: &[Fenced] = &[
     Fenced {
         crates: &["tonic", "prost", "protox"],
-        only_in: &["holdfast-proto", "holdfastd", "holdfast", "xtask"],
+        only_in: &["holdfast-proto", "holdfastd", "holdfast", "lab", "xtask"],
         why: "the domain does not know gRPC",
     },
     Fenced {
@@ -59,7 +60,7 @@ const FENCED: &[Fenced] = &[
     },
     Fenced {
         crates: &["tokio"],
-        only_in: &["cpu-executor", "owners", "engine", "holdfastd", "holdfast", "bench", "xtask"],
+        only_in: &["cpu-executor", "owners", "engine", "holdfastd", "holdfast", "lab", "bench", "xtask"],
         why: "what takes locks must not run on, or wait for, an async runtime",
     },
     Fenced {
@@ -149,6 +150,9 @@ fn a_forbidden_arrow_is_seen() {
         // Allowed in tests only:
         ("holdfast", "holdfastd", DependencyKind::Normal),
         ("engine", "kernel-maps", DependencyKind::Normal),
+        // What it makes of a server goes through the API.
+        ("lab", "engine", DependencyKind::Normal),
+        ("lab", "hyper-util", DependencyKind::Normal),
         ("engine", "tonic-types", DependencyKind::Normal),
         ("engine", "history", DependencyKind::Normal),
         ("engine", "prost", DependencyKind::Development),

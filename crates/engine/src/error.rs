@@ -57,6 +57,14 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
+    /// The map that a program was bound to has gone; another one may have its name.
+    #[error(
+        "map {name:?} has been freed since the program was attached, which goes by no other map of that name: attach the program again"
+    )]
+    BoundMapGone {
+        /// The name that it had.
+        name: String,
+    },
     /// A map of this name is there already.
     #[error("a map named {name:?} exists already (map_id {id}): free it first or choose another name")]
     MapExists {
@@ -315,7 +323,7 @@ pub enum Failure {
     MapFull,
     /// [`Error::Quota`]
     Quota,
-    /// [`Error::MapNotFound`]: it was freed.
+    /// [`Error::BoundMapGone`]
     MapNotFound,
     /// [`Error::MapFreeing`]
     MapFreeing,
@@ -366,7 +374,7 @@ impl Failure {
             Error::DeadlinePassed => Failure::Deadline,
             Error::MapFull { .. } => Failure::MapFull,
             Error::Quota { .. } => Failure::Quota,
-            Error::MapNotFound { .. } => Failure::MapNotFound,
+            Error::BoundMapGone { .. } => Failure::MapNotFound,
             Error::MapFreeing { .. } => Failure::MapFreeing,
             Error::OwnerNotFound { .. } => Failure::OwnerNotFound,
             Error::OwnerExited { .. } => Failure::OwnerExited,

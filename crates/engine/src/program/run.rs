@@ -323,7 +323,7 @@ impl Came {
 
 /// Where a step works.
 fn find(place: &BoundPlace, current: &OwnerHandle) -> Result<(Arc<Map>, OwnerHandle), Error> {
-    let gone = || Error::MapNotFound { name: place.map_name.clone() };
+    let gone = || Error::BoundMapGone { name: place.map_name.clone() };
     let map = place.map.upgrade().ok_or_else(gone)?;
     let owner = match &place.whose {
         BoundWhose::Current => Cow::Borrowed(current),

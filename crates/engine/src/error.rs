@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// The legacy guard: another operation was under way on the same processor.
     #[error(
-        "another operation was under way on the same processor, and the server's guard is percpu-counter, which then refuses what may create, \
+        "another operation was under way on the same processor, and the server's guard is percpu-counter, which then refuses what may create, and all that a program changes, \
          whether that is recursion or not: try again, or start the server with --guard rqspinlock"
     )]
     Busy,

@@ -100,7 +100,8 @@ Examples:
     /// List the programs with their counters
     ///
     /// RUNS: how often it ran. MISSES: how often it was skipped because it was running already on the same worker, as one of
-    /// its own steps had come by its hook point. FAILED: calls that it made fail (--on-error fail).
+    /// its own steps had come by its hook point. FAILED: calls, and steps of other programs, that it
+    /// made fail (--on-error fail).
     #[command(after_help = "\
 Examples:
   holdfast program list

@@ -6,7 +6,7 @@
 //!   worker, between two jobs: another generation? ─► takes it over ◄─┘
 //! ```
 //!
-//! A worker runs a job with one table from begin to end, the newest at its begin. So a job that comes after an attach runs what was attached;
+//! A worker runs a job (of many exits, each) with one table from begin to end, the newest at its begin. So a job that comes after an attach runs what was attached;
 //! and after a job of every worker, which a detach waits for, what was detached runs nowhere.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -83,7 +83,7 @@ pub(crate) enum Op {
         owner: OwnerHandle,
         expected: Option<Version>,
     },
-    /// A read that has to be counted by the legacy guard.
+    /// A read that a program runs in, or that has to be counted by the legacy guard.
     Get {
         map: Arc<Map>,
         owner: OwnerHandle,

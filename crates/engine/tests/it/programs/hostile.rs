@@ -248,3 +248,17 @@ async fn maps_freed_under_programs() {
     engine.destroy_simulated_owners(OwnerKind::Task, 1, 100).await.unwrap();
     wait_until("all is given back", || engine.stats().elements == 0 && engine.stats().retry_list == 0);
 }
+
+/// A map of the same name is another one: the step does not say that there is none of that name.
+#[tokio::test]
+async fn a_map_freed_under_a_program_and_made_again() {
+    let engine = lab(Guard::RqSpinLock, &["m", "n"]);
+    owners_on(&engine, &[]).await;
+    engine.attach_program(program("p", HookPoint::UpdateEnter, Some("m"), vec![add("n", 1)])).unwrap();
+    engine.free_map("n", None, None).await.unwrap();
+    map(&engine, "n", OwnerKind::Task);
+    set(&engine, "m", &simulated(1), 1).await.unwrap();
+    assert_eq!((read(&engine, "n", 1), failures(&info(&engine, "p"))), (None, vec![vec![(Failure::MapNotFound, 1)]]));
+    let said = engine.list_program_events(0, 1)[0].error.to_string();
+    assert!(said.contains("attach the program again"), "{said}");
+}

@@ -413,3 +413,27 @@ fn a_hook_before_the_change_runs_where_there_is_room_alone() {
     [owner, with_storage, other].iter().for_each(|owner| destroy(&cx, owner));
     assert_eq!((map.elements(), full.elements(), quota.used()), (0, 0, Some(0)));
 }
+
+/// A hook that gives the owner its first element elsewhere has the operation start over, now of an owner with a storage. It has passed the last
+/// point, so that none before it is left to stop it.
+#[test]
+fn who_has_passed_the_last_point_comes_by_no_earlier_one() {
+    let (map, side, owner) = (small_map(1), small_map(2), Arc::new(TestOwner::with_id(1)));
+    let points: Log<HookPoint> = Log::default();
+    let program = Program::new({
+        let (side, owner, points) = (side.clone(), owner.clone(), points.clone());
+        move |cx, event| {
+            points.borrow_mut().push(event.point);
+            side.add(cx, &*owner, field(), 1).map(drop).map_err(|_| Stopped)
+        }
+    });
+    let cx = context(0).with_hooks(program);
+    map.set_hooks([HookPoint::StorageLocked, HookPoint::BucketLocked]);
+    set(&cx, &map, &owner, 5).unwrap();
+    assert_eq!(points.take(), [HookPoint::BucketLocked]);
+    // The next operation comes by both.
+    set(&cx, &map, &owner, 6).unwrap();
+    assert_eq!(points.take(), [HookPoint::StorageLocked, HookPoint::BucketLocked]);
+    assert_eq!((read(&map, &owner), read(&side, &owner)), (Some(6), Some(3)));
+    destroy(&cx, &*owner);
+}

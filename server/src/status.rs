@@ -150,7 +150,9 @@ fn refusal(error: Error) -> Option<Refusal> {
             .with("queued", queued)
             .retry_after(RETRY_OVERLOADED),
         Error::ShuttingDown => Refusal::new(Code::Unavailable, Reason::ShuttingDown).push_back(RETRY_ELSEWHERE),
-        Error::MapNotFound { name } => Refusal::new(Code::NotFound, Reason::MapNotFound).with("map", name),
+        Error::MapNotFound { name } | Error::BoundMapGone { name } => {
+            Refusal::new(Code::NotFound, Reason::MapNotFound).with("map", name)
+        }
         Error::MapExists { name, id } => {
             Refusal::new(Code::AlreadyExists, Reason::MapExists).with("map", name).with("map_id", id)
         }

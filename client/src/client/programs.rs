@@ -19,7 +19,7 @@ impl Client {
     /// # async fn attach(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
     /// // A total of each cgroup that follows the values of its tasks.
     /// let steps = ["add totals of cgroup delta"].map(str::parse).into_iter().collect::<Result<Vec<Step>, StepError>>()?;
-    /// let hook = HookPoint::UpdateEnter.into();
+    /// let hook = HookPoint::BucketLocked.into();
     /// let program = Program { name: "sum".into(), hook, map: "quota".into(), steps, ..Program::default() };
     /// client.attach_program(program).await?;
     /// # Ok(())

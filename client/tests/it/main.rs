@@ -1,7 +1,9 @@
 //! The client library against servers that say what the test wants, and the command line against the real one.
 
+mod cgroups;
 mod client;
 mod command_line;
+mod examples;
 mod fake;
 #[cfg(feature = "lab")]
 mod lab;
@@ -9,6 +11,7 @@ mod library;
 mod programs;
 mod readme;
 mod server;
+mod session;
 mod tour;
 
 use std::fmt::Display;

@@ -430,6 +430,7 @@ fn a_program_that_cannot_be_is_refused_and_says_why() {
         ("p --hook update_enter --map m 'get m' 'set m of 99 1'", "OWNER_NOT_FOUND", "step 2"),
         ("p --hook update_enter --map m 'get m 8:8'", "INVALID_PROGRAM", "program.steps[0].parts[0].field"),
         ("p --hook update_enter --map m 'set c 1'", "INVALID_PROGRAM", "program.steps[0].map"),
+        ("p --hook update_enter --map m 'set c 1'", "INVALID_PROGRAM", "or the task's cgroup for its owner"),
         ("p --hook update_enter --map m 'if 1 done: get m'", "INVALID_PROGRAM", "program.steps[0].condition.step"),
         ("p --hook update_enter --map m 'add m $1'", "INVALID_PROGRAM", "program.steps[0].parts[0].operand"),
         ("p --hook request_exit --map m --on-error fail 'get m'", "INVALID_PROGRAM", "program.on_error"),

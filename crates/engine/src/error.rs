@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// The legacy guard: another operation was under way on the same processor.
     #[error(
-        "another operation was under way on the same processor, and the server's guard is percpu-counter, which then refuses what may create, \
+        "another operation was under way on the same processor, and the server's guard is percpu-counter, which then refuses what may create, and all that a program changes, \
          whether that is recursion or not: try again, or start the server with --guard rqspinlock"
     )]
     Busy,
@@ -55,6 +55,14 @@ pub enum Error {
     #[error("there is no map named {name:?}: create it first, or list the maps to see their names")]
     MapNotFound {
         /// The name asked for.
+        name: String,
+    },
+    /// The map that a program was bound to has gone; another one may have its name.
+    #[error(
+        "map {name:?} has been freed since the program was attached, which goes by no other map of that name: attach the program again"
+    )]
+    BoundMapGone {
+        /// The name that it had.
         name: String,
     },
     /// A map of this name is there already.
@@ -315,7 +323,7 @@ pub enum Failure {
     MapFull,
     /// [`Error::Quota`]
     Quota,
-    /// [`Error::MapNotFound`]: it was freed.
+    /// [`Error::BoundMapGone`]
     MapNotFound,
     /// [`Error::MapFreeing`]
     MapFreeing,
@@ -366,7 +374,7 @@ impl Failure {
             Error::DeadlinePassed => Failure::Deadline,
             Error::MapFull { .. } => Failure::MapFull,
             Error::Quota { .. } => Failure::Quota,
-            Error::MapNotFound { .. } => Failure::MapNotFound,
+            Error::BoundMapGone { .. } => Failure::MapNotFound,
             Error::MapFreeing { .. } => Failure::MapFreeing,
             Error::OwnerNotFound { .. } => Failure::OwnerNotFound,
             Error::OwnerExited { .. } => Failure::OwnerExited,

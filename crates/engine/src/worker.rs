@@ -83,7 +83,7 @@ pub(crate) enum Op {
         owner: OwnerHandle,
         expected: Option<Version>,
     },
-    /// A read that has to be counted by the legacy guard.
+    /// A read that a program runs in, or that has to be counted by the legacy guard.
     Get {
         map: Arc<Map>,
         owner: OwnerHandle,
@@ -225,6 +225,8 @@ impl Worker {
             self.runner.begin(None);
             owner.attachment().slot.mark_exiting();
             self.runner.owner_exits(&self.cx, &owner);
+            // At once: the programs of many exits may meet much.
+            self.runner.end();
             local_storage::destroy(&self.cx, owner.attachment());
             if let Some(registry) = self.shared.owners.get() {
                 registry.retire(&owner);
@@ -250,7 +252,10 @@ impl Worker {
                 self.shared.maps.remove(&free.map);
                 self.shared.programs.map_gone(free.map.id());
                 tracing::info!(map = %free.map.spec.name, map_id = free.map.id(), freed, "map freed");
-                free.responder.send(Ok(Done::Freed(freed)));
+                let Free { map, steps, responder } = free;
+                // Before the answer: a program's step that comes after it finds that the map is gone.
+                drop((map, steps));
+                responder.send(Ok(Done::Freed(freed)));
                 return Background::Again;
             }
             Progress::More => self.waited = 0,

@@ -14,7 +14,7 @@
 //! it finds there is held. So a lock that this thread holds is refused to it as [a deadlock with itself](rqspinlock::Cycle::Aa).
 //!
 //! A hook that says [`Stopped`] ends its operation, which has changed nothing yet. Each point is passed once an operation, also when that
-//! starts over.
+//! starts over, and none behind a later one.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -118,7 +118,11 @@ impl Armed {
         if self.0 & point as u8 == 0 {
             return Ok(());
         }
-        self.0 &= !(point as u8);
+        self.0 &= match point {
+            // Who starts over behind it, as the owner has got a storage meanwhile, comes by the earlier one again, or for the first time.
+            HookPoint::BucketLocked => !(point as u8 | HookPoint::StorageLocked as u8),
+            point => !(point as u8),
+        };
         run(cx, point, map, owner, old, new)
     }
 }

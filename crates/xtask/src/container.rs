@@ -64,8 +64,9 @@ pub fn run(job: &mut Job) -> Result<()> {
 /// Both programs, statically linked. Where the target for musl cannot be had, glibc's archive does it.
 fn build(job: &mut Job) -> Result<PathBuf> {
     let (target, flags) = target(job);
-    let mut build = cargo("build --profile container --package holdfastd --package holdfast --target");
-    build.arg(&target);
+    let mut build = cargo("build --profile container --package holdfastd --package holdfast --no-default-features");
+    // Without the laboratory, which has a server in it.
+    build.args(["--features", "holdfast/cli", "--target", &target]);
     if let Some(flags) = flags {
         build.env("RUSTFLAGS", flags);
     }

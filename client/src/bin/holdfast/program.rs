@@ -42,10 +42,10 @@ holdfast program attach [OPTIONS] <NAME> --hook <HOOK> <--map MAP|--all-maps> <S
        holdfast program attach [OPTIONS] --file <PATH>",
         after_help = "\
 Examples:
-  holdfast program attach sum --hook update_enter --map m \\
-    'add totals of cgroup delta'                    # totals that follow m
+  holdfast program attach sum --hook bucket_locked --map m \\
+    'add totals of cgroup delta'                    # a total of m's changes
   holdfast program attach last --hook update_enter --map m \\
-    'set stamps time 8:4=pid 12:4=uid'              # who wrote last, and when
+    'set stamps time 8:4=pid 12:4=uid'              # who last asked to write
   holdfast program attach admit --hook update_enter --map m --on-error fail \\
     'get allowed of cgroup'                         # or else refuse the write
   holdfast program attach first --hook request_enter --map m \\
@@ -81,7 +81,7 @@ Limits:
   of a call 1,024 steps and 5 s
 
 File:
-  {\"name\": \"sum\", \"hook\": \"update_enter\", \"map\": \"m\", \"on_error\": \"count\",
+  {\"name\": \"sum\", \"hook\": \"bucket_locked\", \"map\": \"m\", \"on_error\": \"count\",
    \"steps\": [\"add totals of cgroup delta\"]}
 
 It is what `program list -o json` prints for one program, and what `program
@@ -100,7 +100,8 @@ Examples:
     /// List the programs with their counters
     ///
     /// RUNS: how often it ran. MISSES: how often it was skipped because it was running already on the same worker, as one of
-    /// its own steps had come by its hook point. FAILED: calls that it made fail (--on-error fail).
+    /// its own steps had come by its hook point. FAILED: calls, and steps of other programs, that it
+    /// made fail (--on-error fail).
     #[command(after_help = "\
 Examples:
   holdfast program list

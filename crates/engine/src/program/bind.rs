@@ -164,7 +164,13 @@ impl Binder<'_> {
             }
         };
         if let Some(kind) = kind.filter(|kind| *kind != map.spec.kind) {
-            let problem = format!("its owner is a {kind}, and map {:?} is for {}s", place.map, map.spec.kind);
+            let instead = match (place.whose, map.spec.kind) {
+                (Whose::Current, OwnerKind::Cgroup) => ", or the task's cgroup for its owner",
+                _ => "",
+            };
+            let of = map.spec.kind;
+            let problem =
+                format!("its owner is a {kind}, and map {:?} is for {of}s: take a map for {kind}s{instead}", place.map);
             return Err(self.invalid(".map", problem));
         }
         let size = map.spec.value_size;

@@ -10,7 +10,7 @@ use local_storage::{Context, Event, Hooks, Mode, Stopped};
 use owners::{Identity, OwnerKind};
 
 use super::bind::{BoundPlace, BoundWhose};
-use super::table::{Exits, Program, Table, count};
+use super::table::{Exits, Met, Program, Table, count};
 use super::{Action, Field, HookPlace, HookPoint, OnError, Operand, Outcome, Part, ProgramEvent, ProgramId, limits};
 use crate::error::{Error, Failure};
 use crate::maps::Map;
@@ -33,7 +33,7 @@ pub(crate) struct Runner {
     /// Why an operation was stopped, until it says so.
     stopped: RefCell<Option<Error>>,
     /// What went wrong in this job.
-    events: RefCell<Vec<ProgramEvent>>,
+    met: RefCell<Met>,
 }
 
 /// What the programs of one operation may still take.
@@ -72,7 +72,7 @@ impl Runner {
             caller: Cell::default(),
             budget: Cell::new(WHOLE),
             stopped: RefCell::default(),
-            events: RefCell::default(),
+            met: RefCell::default(),
         }
     }
 
@@ -89,9 +89,9 @@ impl Runner {
 
     /// After it, when no lock is held.
     pub(crate) fn end(&self) {
-        let mut events = self.events.borrow_mut();
-        if !events.is_empty() {
-            self.shared.programs.keep(events.drain(..));
+        let mut met = self.met.borrow_mut();
+        if !met.is_empty() {
+            self.shared.programs.keep(&mut met);
         }
     }
 
@@ -199,7 +199,7 @@ impl Runner {
                 Err(error) => {
                     count(&counters.failed[Failure::of(&error) as usize]);
                     came[number] = Came::Failed;
-                    self.events.borrow_mut().push(ProgramEvent {
+                    self.met.borrow_mut().push(ProgramEvent {
                         sequence: 0,
                         time: SystemTime::now(),
                         program: program.name.clone(),
@@ -323,7 +323,7 @@ impl Came {
 
 /// Where a step works.
 fn find(place: &BoundPlace, current: &OwnerHandle) -> Result<(Arc<Map>, OwnerHandle), Error> {
-    let gone = || Error::MapNotFound { name: place.map_name.clone() };
+    let gone = || Error::BoundMapGone { name: place.map_name.clone() };
     let map = place.map.upgrade().ok_or_else(gone)?;
     let owner = match &place.whose {
         BoundWhose::Current => Cow::Borrowed(current),

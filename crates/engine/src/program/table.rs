@@ -6,7 +6,7 @@
 //!   worker, between two jobs: another generation? ─► takes it over ◄─┘
 //! ```
 //!
-//! A worker runs a job with one table from begin to end, the newest at its begin. So a job that comes after an attach runs what was attached;
+//! A worker runs a job (of many exits, each) with one table from begin to end, the newest at its begin. So a job that comes after an attach runs what was attached;
 //! and after a job of every worker, which a detach waits for, what was detached runs nowhere.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -161,6 +161,28 @@ struct Events {
     kept: VecDeque<ProgramEvent>,
 }
 
+/// What went wrong in a job: the newest of it, as many as there is room for in the end. (Where a thousand programs run inside of each other,
+/// one job has a hundred thousand.)
+#[derive(Debug, Default)]
+pub(super) struct Met {
+    newest: VecDeque<ProgramEvent>,
+    forgotten: u64,
+}
+
+impl Met {
+    pub(super) fn is_empty(&self) -> bool {
+        self.newest.is_empty()
+    }
+
+    pub(super) fn push(&mut self, event: ProgramEvent) {
+        if self.newest.len() == limits::EVENTS {
+            self.newest.pop_front();
+            self.forgotten += 1;
+        }
+        self.newest.push_back(event);
+    }
+}
+
 impl Programs {
     /// Attaches a program.
     pub(crate) fn attach(&self, spec: ProgramSpec, bound: Bound, maps: &Maps) -> Result<ProgramId, Error> {
@@ -257,9 +279,10 @@ impl Programs {
     }
 
     /// Keeps what a job has met. Without any lock of the core.
-    pub(super) fn keep(&self, met: impl Iterator<Item = ProgramEvent>) {
+    pub(super) fn keep(&self, met: &mut Met) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        for event in met {
+        events.last += std::mem::take(&mut met.forgotten);
+        for event in met.newest.drain(..) {
             events.last += 1;
             let sequence = events.last;
             if events.kept.len() == limits::EVENTS {
@@ -310,5 +333,40 @@ impl Detached {
     /// What came of it in the end.
     pub(crate) fn info(&self) -> ProgramInfo {
         self.0.info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use owners::OwnerId;
+
+    use super::*;
+    use crate::program::HookPlace;
+
+    #[test]
+    fn a_job_that_meets_more_than_is_kept_keeps_the_newest() {
+        let (programs, mut met) = (Programs::default(), Met::default());
+        let event = |step| ProgramEvent {
+            sequence: 0,
+            time: SystemTime::UNIX_EPOCH,
+            program: "p".to_owned(),
+            id: 1,
+            step,
+            at: HookPlace { hook: HookPoint::UpdateEnter, map: "m".to_owned(), owner: OwnerId(1) },
+            worker: 0,
+            error: Error::Busy,
+        };
+        for round in [0, 1] {
+            let more = 2 * limits::EVENTS + 3;
+            (0..more).for_each(|step| met.push(event(step)));
+            assert_eq!(met.newest.len(), limits::EVENTS, "what is not kept takes no memory");
+            programs.keep(&mut met);
+            let kept = programs.events(0, usize::MAX);
+            let of = |event: &ProgramEvent| (event.sequence as usize, event.step);
+            assert_eq!(kept.len(), limits::EVENTS);
+            assert_eq!(kept.last().map(of), Some(((round + 1) * more, more - 1)), "all are counted");
+            assert!(kept.windows(2).all(|pair| pair[1].sequence == pair[0].sequence + 1));
+            assert!(met.is_empty());
+        }
     }
 }

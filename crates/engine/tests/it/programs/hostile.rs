@@ -248,3 +248,22 @@ async fn maps_freed_under_programs() {
     engine.destroy_simulated_owners(OwnerKind::Task, 1, 100).await.unwrap();
     wait_until("all is given back", || engine.stats().elements == 0 && engine.stats().retry_list == 0);
 }
+
+/// A map of the same name is another one: the step does not say that there is none of that name.
+#[tokio::test]
+async fn a_map_freed_under_a_program_and_made_again() {
+    let engine = lab(Guard::RqSpinLock, &["m", "n"]);
+    owners_on(&engine, &[]).await;
+    engine.attach_program(program("p", HookPoint::UpdateEnter, Some("m"), vec![add("n", 1)])).unwrap();
+    engine.free_map("n", None, None).await.unwrap();
+    map(&engine, "n", OwnerKind::Task);
+    let limit = Instant::now() + PATIENCE;
+    // For a moment the worker that has freed it still has it.
+    while failures(&info(&engine, "p"))[0].iter().all(|(failure, _)| *failure != Failure::MapNotFound) {
+        assert!(Instant::now() < limit, "{:?}", info(&engine, "p"));
+        set(&engine, "m", &simulated(1), 1).await.unwrap();
+    }
+    assert_eq!(read(&engine, "n", 1), None);
+    let said = engine.list_program_events(0, usize::MAX).pop().unwrap().error.to_string();
+    assert!(said.contains("attach the program again"), "{said}");
+}

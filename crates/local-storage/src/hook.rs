@@ -127,19 +127,6 @@ impl Armed {
     }
 }
 
-/// Runs what is attached to a point of `map`, where no operation comes twice.
-#[inline(always)]
-pub(crate) fn at(
-    cx: &Context,
-    point: HookPoint,
-    map: &Arc<StorageMap>,
-    owner: &impl Owner,
-    old: Old,
-    new: Option<&[u8]>,
-) -> Result<(), Stopped> {
-    if map.attached.has(point) { run(cx, point, map, owner, old, new) } else { Ok(()) }
-}
-
 /// Apart, and with nothing that has to be in memory for it: where nothing is attached it costs nothing.
 #[cold]
 #[inline(never)]

@@ -13,7 +13,7 @@ use crate::context::{Context, Held};
 use crate::element::{self, Element};
 use crate::error::{CreateMapError, Refusal, Site, UpdateError};
 use crate::guard::KINDS;
-use crate::hook::{self, Attached, HookPoint, Old, Stopped};
+use crate::hook::{Attached, HookPoint, Old, Stopped};
 use crate::quota::Quota;
 use crate::storage::LocalStorage;
 use crate::unlink::somebody_leaves;
@@ -242,14 +242,14 @@ impl StorageMap {
     /// What runs when an owner leaves, before its destroy: if one is attached here and the owner has a value. The slot is marked before.
     pub fn owner_exits(self: &Arc<Self>, cx: &Context, owner: &impl Owner) {
         if self.attached.has(HookPoint::OwnerExit) && self.lookup(owner).is_some() {
-            let _ = hook::at(cx, HookPoint::OwnerExit, self, owner, Old::Look, None);
+            let _ = self.attached.armed().at(cx, HookPoint::OwnerExit, self, owner, Old::Look, None);
         }
     }
 
     /// The owner's value, by a call that runs hooks and is counted by the legacy guard; both are for a pinned thread.
     pub fn get(self: &Arc<Self>, cx: &Context, owner: &impl Owner) -> Result<Option<Value>, Stopped> {
         let _counted = cx.guard().count(self.spec.kind);
-        hook::at(cx, HookPoint::LookupEnter, self, owner, Old::Look, None)?;
+        self.attached.armed().at(cx, HookPoint::LookupEnter, self, owner, Old::Look, None)?;
         Ok(self.lookup(owner))
     }
 

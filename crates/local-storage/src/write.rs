@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::element::{self, Element, Field, Fresh, OFF_BUCKET, OFF_STORAGE};
 use crate::error::{DeleteError, UpdateError};
 use crate::guard::{Busy, Counted};
-use crate::hook::{self, Armed, HookPoint, Old};
+use crate::hook::{Armed, HookPoint, Old};
 use crate::map::{Mode, Room, StorageMap, Value, Version, Written};
 use crate::slot::{Exiting, Found};
 use crate::storage::LocalStorage;
@@ -125,8 +125,8 @@ impl StorageMap {
             Err(Busy) => return self.lookup(owner).map(|present| (present, false)).ok_or(UpdateError::Busy),
         };
         let wanted = Wanted { mode: Mode::NoExist, expected: None };
-        hook::at(cx, HookPoint::LookupEnter, self, owner, Old::Look, Some(initial))?;
         let (mut armed, mut restarts) = (self.attached.armed(), Restarts::new(cx));
+        armed.at(cx, HookPoint::LookupEnter, self, owner, Old::Look, Some(initial))?;
         loop {
             if let Some(present) = self.lookup(owner) {
                 return Ok((present, false));
@@ -290,7 +290,7 @@ impl StorageMap {
             Err(Busy) if self.lookup(owner).is_none() => return Err(DeleteError::NotFound),
             Err(Busy) => return Err(DeleteError::Busy),
         };
-        hook::at(cx, HookPoint::DeleteEnter, self, owner, Old::Look, None)?;
+        self.attached.armed().at(cx, HookPoint::DeleteEnter, self, owner, Old::Look, None)?;
         let storage = match owner.slot().find() {
             Found::Dead => return Err(DeleteError::OwnerGone),
             Found::Empty | Found::EmptyExiting => return Err(DeleteError::NotFound),
@@ -306,13 +306,13 @@ impl StorageMap {
         if expected.is_some_and(|expected| expected != header.version()) {
             return Err(DeleteError::VersionMismatch { current: header.version() });
         }
-        hook::at(cx, HookPoint::StorageLocked, self, owner, Old::Linked(Some(element)), None)?;
+        self.attached.armed().at(cx, HookPoint::StorageLocked, self, owner, Old::Linked(Some(element)), None)?;
         let bucket = self.bucket_of(&storage);
         let _bucket_held = self.lock(bucket, cx)?;
         if self.is_freeing() {
             return Err(DeleteError::MapFreeing);
         }
-        hook::at(cx, HookPoint::BucketLocked, self, owner, Old::Linked(Some(element)), None)?;
+        self.attached.armed().at(cx, HookPoint::BucketLocked, self, owner, Old::Linked(Some(element)), None)?;
         let (current, size) = (header.version(), header.size());
         self.buckets.unlink(element);
         // SAFETY: unlinked from the bucket, under its lock; still in the index, under its lock.

@@ -249,7 +249,8 @@ async fn measure(world: &World<'_>, rounds: u32, report: impl Fn(u32, u32)) -> R
     let without = |what: &str, workers: usize| {
         format!("{what}: it needs {workers} workers, there are {there} (--workers-per-cpu)")
     };
-    let scene = set_up(world, &workers).await?;
+    let (maps, owners) = world.apart(&workers).await?;
+    let scene = Scene { owners, maps, plain: world.map("plain").await? };
     let plain = plain(target, &scene).await?;
     let stalled = world.owners_on(&workers[..1]).await?[0];
     let aside = match bystander {
@@ -286,18 +287,6 @@ async fn measure(world: &World<'_>, rounds: u32, report: impl Fn(u32, u32)) -> R
     let (kinds, mut meanwhile) = tokio::join!(deadlocks, meanwhile);
     meanwhile.sort_by_key(|meanwhile| meanwhile.load);
     Ok(Report { guard: target.guard(), plain, kinds: kinds?, meanwhile, left_out })
-}
-
-async fn set_up(world: &World<'_>, workers: &[u32]) -> Result<Scene, Failed> {
-    let owners = world.owners_on(workers).await?;
-    let plain = world.map("plain").await?;
-    let mut maps = Vec::new();
-    for (number, owner) in owners.iter().enumerate() {
-        let map = world.map(&format!("of-{number}")).await?;
-        world.target.update(&map, owner.id, 1).await?;
-        maps.push(map);
-    }
-    Ok(Scene { owners, maps, plain })
 }
 
 /// What an update costs that meets nobody.

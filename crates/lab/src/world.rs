@@ -168,6 +168,18 @@ impl<'a> World<'a> {
         Err(Failed(format!("of {most} owners, none is left for some of the workers {workers:?}")))
     }
 
+    /// A new owner on each of these workers, each with a map of its own in which it has a value, 1.
+    pub(crate) async fn apart(&self, workers: &[u32]) -> Result<(Vec<String>, Vec<Owner>), Failed> {
+        let owners = self.owners_on(workers).await?;
+        let mut maps = Vec::new();
+        for (number, owner) in owners.iter().enumerate() {
+            let map = self.map(&format!("of-{number}")).await?;
+            self.target.update(&map, owner.id, 1).await?;
+            maps.push(map);
+        }
+        Ok((maps, owners))
+    }
+
     /// Ends owners that were made together, and says how many there were.
     pub(crate) async fn end(&self, owners: &[Owner]) -> Answer<u64> {
         let (first_id, count) = (owners[0].simulated, owners.len() as u64);

@@ -130,14 +130,7 @@ async fn alone(world: &World<'_>, count: usize) -> Result<(Vec<String>, Vec<Owne
     let crowd = world.target.crowd();
     let any: Vec<_> = world.target.info().workers.iter().map(|worker| worker.index).collect();
     let workers = if crowd.len() >= count { &crowd[..count] } else { &any[..count] };
-    let owners = world.owners_on(workers).await?;
-    let mut maps = Vec::new();
-    for (number, owner) in owners.iter().enumerate() {
-        let map = world.map(&format!("of-{number}")).await?;
-        world.target.update(&map, owner.id, 1).await?;
-        maps.push(map);
-    }
-    Ok((maps, owners))
+    world.apart(workers).await
 }
 
 /// Behind the locks of their storages, the programs of all owners meet, and each sets the next one's value.

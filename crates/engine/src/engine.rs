@@ -140,13 +140,18 @@ impl Engine {
     /// kernel is asked whether its owner is still there. By an owner's id it asks the map alone, and the registry only why there is none.
     /// Refused: `MapNotFound`, `MapFreeing`, `OwnerNotFound`, `OwnerExited`, `ElementNotFound`, `Invalid`, `OwnerDenied`.
     pub fn get(&self, map: &str, owner: &OwnerRef) -> Result<Got, Error> {
-        if let OwnerRef::Id(owner) = *owner
-            && let Some(value) = self.0.shared.maps.lookup(map, owner)
-        {
-            return Ok(Got { value: value.bytes, version: value.version, created: false, owner });
+        if let Some(got) = self.look_by_id(map, owner) {
+            return Ok(got);
         }
         let map = self.0.shared.maps.open(map, None)?;
         self.look(&map, owner)
+    }
+
+    /// None says nothing.
+    fn look_by_id(&self, map: &str, owner: &OwnerRef) -> Option<Got> {
+        let OwnerRef::Id(owner) = *owner else { return None };
+        let value = self.0.shared.maps.lookup(map, owner)?;
+        Some(Got { value: value.bytes, version: value.version, created: false, owner })
     }
 
     fn look(&self, map: &Map, owner: &OwnerRef) -> Result<Got, Error> {
@@ -161,11 +166,8 @@ impl Engine {
     /// Refused: as [`Engine::get`], and then what [`Engine::update`] says of the way to a worker and of programs.
     pub async fn read(&self, map: &str, owner: &OwnerRef, call: impl Into<Call>) -> Result<Got, Error> {
         let counted = self.0.guard == Guard::PerCpuCounter;
-        if !counted
-            && let OwnerRef::Id(owner) = *owner
-            && let Some(value) = self.0.shared.maps.lookup(map, owner)
-        {
-            return Ok(Got { value: value.bytes, version: value.version, created: false, owner });
+        if !counted && let Some(got) = self.look_by_id(map, owner) {
+            return Ok(got);
         }
         let map = self.0.shared.maps.open(map, None)?;
         if !counted && !map.hooks_reads() {

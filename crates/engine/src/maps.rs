@@ -30,6 +30,8 @@ const ANY: u8 = 1;
 const REQUESTS: u8 = 2;
 /// Where a read comes by, so that it has to run on a worker.
 const READS: u8 = 4;
+/// Which may come to the cgroup of the call's task.
+const CGROUPS: u8 = 8;
 
 impl Map {
     pub(crate) fn id(&self) -> MapId {
@@ -37,15 +39,16 @@ impl Map {
     }
 
     /// Says where programs run from now on, in place of what was said before.
-    pub(crate) fn set_hooks(&self, hooks: impl Iterator<Item = HookPoint>) {
+    pub(crate) fn set_hooks(&self, hooks: impl Iterator<Item = HookPoint>, cgroups: bool) {
         let hooks: Vec<_> = hooks.collect();
         let bit = |hook: &HookPoint| match hook {
             HookPoint::RequestEnter | HookPoint::RequestExit => ANY | REQUESTS | READS,
             HookPoint::LookupEnter => ANY | READS,
             _ => ANY,
         };
+        let cgroups = if cgroups { CGROUPS } else { 0 };
         // Relaxed: an operation sees it sooner or later. Who has to know when asks the workers.
-        self.hooks.store(hooks.iter().map(bit).fold(0, |bits, bit| bits | bit), Ordering::Relaxed);
+        self.hooks.store(hooks.iter().map(bit).fold(cgroups, |bits, bit| bits | bit), Ordering::Relaxed);
         self.core.set_hooks(hooks.into_iter().filter_map(HookPoint::core));
     }
 
@@ -62,6 +65,11 @@ impl Map {
     /// Whether something is attached that a read comes by.
     pub(crate) fn hooks_reads(&self) -> bool {
         self.hook_bit(READS)
+    }
+
+    /// Whether a call has to find out about its task's cgroup before.
+    pub(crate) fn hooks_cgroups(&self) -> bool {
+        self.hook_bit(CGROUPS)
     }
 
     fn hook_bit(&self, bit: u8) -> bool {

@@ -45,8 +45,10 @@ impl Storage {
         self.cgroup.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
-    pub(crate) fn set_cgroup(&self, cgroup: &OwnerHandle) {
-        *self.cgroup.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(cgroup);
+    /// None where it cannot be told.
+    pub(crate) fn set_cgroup(&self, cgroup: Option<&OwnerHandle>) {
+        let cgroup = cgroup.map(Arc::downgrade).unwrap_or_default();
+        *self.cgroup.lock().unwrap_or_else(PoisonError::into_inner) = cgroup;
     }
 }
 
@@ -250,7 +252,7 @@ impl Worker {
         match free.steps.step(&self.cx, FREE_STEP) {
             Progress::Done { freed } => {
                 self.shared.maps.remove(&free.map);
-                self.shared.programs.map_gone(free.map.id());
+                self.shared.programs.map_gone(free.map.id(), &self.shared.maps);
                 tracing::info!(map = %free.map.spec.name, map_id = free.map.id(), freed, "map freed");
                 let Free { map, steps, responder } = free;
                 // Before the answer: a program's step that comes after it finds that the map is gone.

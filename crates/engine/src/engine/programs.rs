@@ -18,20 +18,26 @@ impl Engine {
         let shared = &self.0.shared;
         let around = Surroundings { maps: &shared.maps, owners: self.owners(), lab_steps: self.0.lab_steps };
         let bound = bind(&spec, &around)?;
-        shared.programs.attach(spec, bound, &shared.maps)
+        let (name, hook) = (spec.name.clone(), spec.hook);
+        let id = shared.programs.attach(spec, bound, &shared.maps)?;
+        tracing::info!(program = %name, program_id = id, %hook, "program attached");
+        Ok(id)
     }
 
     /// Detaches a program, and says what came of it: after the answer it runs nowhere. Refused: `InvalidProgram` (its name),
-    /// `ProgramNotFound`, `ShuttingDown`.
+    /// `ProgramNotFound`.
     pub async fn detach_program(&self, name: &str) -> Result<ProgramInfo, Error> {
         let shared = &self.0.shared;
         let detached = shared.programs.detach(name, &shared.maps)?;
         let this = self.clone();
         blocking(move || {
-            let mut workers = 0..this.0.executor.workers().len();
-            workers.try_for_each(|worker| this.submit_wait(worker, || Op::Pass))
+            let workers = 0..this.0.executor.workers().len();
+            // One that takes no more jobs runs no more programs.
+            workers.for_each(|worker| _ = this.submit_wait(worker, || Op::Pass));
+            Ok(())
         })
         .await?;
+        tracing::info!(program = %name, "program detached");
         Ok(detached.info())
     }
 
@@ -50,18 +56,18 @@ impl Engine {
         self.0.lab_steps
     }
 
-    /// Finds out which cgroup a task is in, where a program may ask for it: nothing is read inside of an operation. What cannot be
-    /// found out stays as it was, and the program's step says so.
+    /// Finds out which cgroup a task is in, where a program may ask for it: nothing is read inside of an operation.
     pub(super) async fn learn_cgroup(&self, map: &Map, owner: &OwnerHandle) {
-        if !map.has_hooks() || owner.kind() != OwnerKind::Task || !self.0.shared.programs.names_cgroups() {
+        if !map.hooks_cgroups() || owner.kind() != OwnerKind::Task {
             return;
         }
         let (this, owner) = (self.clone(), Arc::clone(owner));
         // On a thread that may block: both /proc and a directory are read.
         let learned = blocking(move || {
+            // (A task that has exited is in its last one.)
             if let Some(path) = owner.cgroup_path() {
-                let cgroup = this.owners().register(&OwnerRef::CgroupPath(path), Storage::new)?;
-                owner.attachment().set_cgroup(&cgroup);
+                let cgroup = this.owners().register(&OwnerRef::CgroupPath(path), Storage::new);
+                owner.attachment().set_cgroup(cgroup.ok().as_ref());
             }
             Ok(())
         });

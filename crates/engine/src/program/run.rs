@@ -162,7 +162,7 @@ impl Runner {
                 continue;
             }
             if self.running.borrow().len() == limits::DEPTH {
-                let refused = Error::ProgramDepth { program: program.name.clone(), limit: limits::DEPTH };
+                let refused = Error::ProgramDepth { program: program.spec.name.clone(), limit: limits::DEPTH };
                 self.stopped.replace(Some(refused));
                 return Err(Stopped);
             }
@@ -190,7 +190,7 @@ impl Runner {
                 count(&counters.left_out);
                 continue;
             }
-            let done = self.spend(&program.name).and_then(|()| self.step(cx, &step.action, owner, inputs, &came));
+            let done = self.spend(&program.spec.name).and_then(|()| self.step(cx, &step.action, owner, inputs, &came));
             match done {
                 Ok(result) => {
                     count(&counters.done);
@@ -202,16 +202,16 @@ impl Runner {
                     self.met.borrow_mut().push(ProgramEvent {
                         sequence: 0,
                         time: SystemTime::now(),
-                        program: program.name.clone(),
+                        program: program.spec.name.clone(),
                         id: program.id,
                         step: number,
                         at: place(),
                         worker: self.worker,
                         error: error.clone(),
                     });
-                    if program.on_error == OnError::FailOperation {
+                    if program.spec.on_error == OnError::FailOperation {
                         count(&program.counters.failed_operations);
-                        self.stopped.replace(Some(error.in_program(&program.name, program.id, number, place())));
+                        self.stopped.replace(Some(error.in_program(&program.spec.name, program.id, number, place())));
                         return Err(Stopped);
                     }
                 }

@@ -9,14 +9,14 @@
 //! A worker runs a job (of many exits, each) with one table from begin to end, the newest at its begin. So a job that comes after an attach runs what was attached;
 //! and after a job of every worker, which a detach waits for, what was detached runs nowhere.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use super::bind::{Bound, BoundPlace, BoundWhose, in_field};
 use super::meeting::Meetings;
-use super::{Action, HookPoint, OnError, ProgramEvent, ProgramId, ProgramInfo, ProgramSpec, Step, StepCounts, limits};
+use super::{Action, HookPoint, ProgramEvent, ProgramId, ProgramInfo, ProgramSpec, Step, StepCounts, limits};
 use crate::error::{Error, Failure};
 use crate::maps::{Map, Maps, check_name};
 use crate::types::MapId;
@@ -25,14 +25,11 @@ use crate::types::MapId;
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) id: ProgramId,
-    pub(super) name: String,
-    pub(super) hook: HookPoint,
-    pub(super) on_error: OnError,
+    /// As it was given.
+    pub(super) spec: ProgramSpec,
     /// The map that it is attached to; none: all.
     pub(super) map: Option<(MapId, Weak<Map>)>,
     pub(super) steps: Vec<Step<BoundPlace>>,
-    /// As it was given, for listings.
-    spec: ProgramSpec,
     attached: SystemTime,
     pub(super) counters: Counters,
 }
@@ -58,6 +55,10 @@ pub(super) fn count(counter: &AtomicU64) {
 }
 
 impl Program {
+    fn map_id(&self) -> Option<MapId> {
+        self.map.as_ref().map(|(id, _)| *id)
+    }
+
     fn info(&self) -> ProgramInfo {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let step = |step: &StepCounters| {
@@ -76,14 +77,15 @@ impl Program {
         }
     }
 
-    fn names_cgroups(&self) -> bool {
-        self.steps.iter().any(|step| match &step.action {
+    /// Where its steps work.
+    fn places(&self) -> impl Iterator<Item = &BoundPlace> {
+        self.steps.iter().filter_map(|step| match &step.action {
             Action::Get { place, .. }
             | Action::GetOrCreate { place, .. }
             | Action::Set { place, .. }
             | Action::Add { place, .. }
-            | Action::Delete { place } => matches!(place.whose, BoundWhose::Cgroup),
-            Action::Hold { .. } | Action::Meet { .. } => false,
+            | Action::Delete { place } => Some(place),
+            Action::Hold { .. } | Action::Meet { .. } => None,
         })
     }
 }
@@ -94,6 +96,39 @@ pub(super) struct Table {
     /// For one map, or for all.
     at: HashMap<(HookPoint, Option<MapId>), Vec<Arc<Program>>>,
     exits: Exits,
+    cgroups: Cgroups,
+}
+
+/// The maps whose calls may come to a step on their task's cgroup, also in a program inside of another one.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Cgroups {
+    all: bool,
+    maps: HashSet<MapId>,
+}
+
+impl Cgroups {
+    fn of(programs: &BTreeMap<ProgramId, Arc<Program>>) -> Cgroups {
+        let mut found = Cgroups::default();
+        // As deep as programs run inside of each other.
+        for _ in 0..limits::DEPTH {
+            for program in programs.values() {
+                let leads = |place: &BoundPlace| {
+                    matches!(place.whose, BoundWhose::Cgroup)
+                        || place.map.upgrade().is_some_and(|map| found.has(Some(map.id())))
+                };
+                match program.map_id() {
+                    map if found.has(map) || !program.places().any(leads) => {}
+                    Some(map) => _ = found.maps.insert(map),
+                    None => found.all = true,
+                }
+            }
+        }
+        found
+    }
+
+    fn has(&self, map: Option<MapId>) -> bool {
+        self.all || map.is_some_and(|map| self.maps.contains(&map))
+    }
 }
 
 /// Where an exit has to look.
@@ -117,9 +152,9 @@ impl Table {
     }
 
     fn add(&mut self, program: &Arc<Program>) {
-        let map = program.map.as_ref().map(|(id, _)| *id);
-        let there = self.at.entry((program.hook, map)).or_default();
-        if program.hook == HookPoint::OwnerExit && there.is_empty() {
+        let map = program.map_id();
+        let there = self.at.entry((program.spec.hook, map)).or_default();
+        if program.spec.hook == HookPoint::OwnerExit && there.is_empty() {
             self.exits.all |= map.is_none();
             self.exits.maps.extend(program.map.iter().map(|(_, map)| Weak::clone(map)));
         }
@@ -141,8 +176,6 @@ pub(crate) struct Programs {
     state: Mutex<State>,
     /// Counts the tables.
     generation: AtomicU64,
-    /// Whether a program has a step on its task's cgroup.
-    names_cgroups: AtomicBool,
     events: Mutex<Events>,
     pub(super) meetings: Meetings,
 }
@@ -158,7 +191,7 @@ struct State {
 struct Events {
     /// How many there have ever been.
     last: u64,
-    kept: VecDeque<ProgramEvent>,
+    kept: VecDeque<Arc<ProgramEvent>>,
 }
 
 /// What went wrong in a job: the newest of it, as many as there is room for in the end. (Where a thousand programs run inside of each other,
@@ -188,7 +221,7 @@ impl Programs {
     pub(crate) fn attach(&self, spec: ProgramSpec, bound: Bound, maps: &Maps) -> Result<ProgramId, Error> {
         let Bound { map, steps } = bound;
         let mut state = self.state();
-        if let Some(present) = state.programs.values().find(|program| program.name == spec.name) {
+        if let Some(present) = state.programs.values().find(|program| program.spec.name == spec.name) {
             return Err(Error::ProgramExists { name: spec.name, id: present.id });
         }
         if state.programs.len() >= limits::PROGRAMS {
@@ -196,8 +229,7 @@ impl Programs {
         }
         // A map takes its programs along when it goes, behind this lock: so it goes later, or is seen to be gone.
         if let Some(map) = &map {
-            maps.open(&map.spec.name, Some(map.id()))
-                .map_err(|_| Error::MapNotFound { name: map.spec.name.clone() })?;
+            maps.open(&map.spec.name, Some(map.id()))?;
         }
         state.last_id += 1;
         let id = state.last_id;
@@ -209,9 +241,6 @@ impl Programs {
         };
         let program = Program {
             id,
-            name: spec.name.clone(),
-            hook: spec.hook,
-            on_error: spec.on_error,
             map: map.as_ref().map(|map| (map.id(), Arc::downgrade(map))),
             steps,
             spec,
@@ -219,8 +248,7 @@ impl Programs {
             counters,
         };
         state.programs.insert(id, Arc::new(program));
-        self.renew(state);
-        self.tell_those_of(map.as_ref(), maps);
+        self.renew(state, map, maps);
         Ok(id)
     }
 
@@ -228,32 +256,20 @@ impl Programs {
     pub(crate) fn detach(&self, name: &str, maps: &Maps) -> Result<Detached, Error> {
         check_name(name).map_err(|error| in_field("name", error))?;
         let mut state = self.state();
-        let found = state.programs.values().find(|program| program.name == name).map(|program| program.id);
+        let found = state.programs.values().find(|program| program.spec.name == name).map(|program| program.id);
         let program = found.and_then(|id| state.programs.remove(&id));
         let program = program.ok_or_else(|| Error::ProgramNotFound { name: name.to_owned() })?;
-        self.renew(state);
-        match &program.map {
-            None => self.tell_those_of(None, maps),
-            Some((_, map)) => _ = map.upgrade().map(|map| self.tell(&map)),
-        }
+        self.renew(state, program.map.as_ref().and_then(|(_, map)| map.upgrade()), maps);
         Ok(Detached(program))
     }
 
     /// A map has gone, and its programs go with it.
-    pub(crate) fn map_gone(&self, id: MapId) {
+    pub(crate) fn map_gone(&self, id: MapId, maps: &Maps) {
         let mut state = self.state();
         let before = state.programs.len();
-        state.programs.retain(|_, program| program.map.as_ref().is_none_or(|(map, _)| *map != id));
+        state.programs.retain(|_, program| program.map_id() != Some(id));
         if state.programs.len() < before {
-            self.renew(state);
-        }
-    }
-
-    /// Tells the map of a program; all, where it has none. A map that comes to be meanwhile is told by whoever makes it.
-    fn tell_those_of(&self, map: Option<&Arc<Map>>, maps: &Maps) {
-        match map {
-            Some(map) => self.tell(map),
-            None => maps.all().iter().for_each(|map| self.tell(map)),
+            self.renew(state, None, maps);
         }
     }
 
@@ -261,21 +277,32 @@ impl Programs {
     pub(crate) fn tell(&self, map: &Map) {
         // Under the lock, so that an older table's do not come later.
         let state = self.state();
-        map.set_hooks(state.table.hooks_of(map.id()));
+        map.set_hooks(state.table.hooks_of(map.id()), state.table.cgroups.has(Some(map.id())));
     }
 
     /// At most `limit` programs with ids above `after`, in the order of their ids.
     pub(crate) fn list(&self, after: ProgramId, limit: usize) -> Vec<ProgramInfo> {
-        let state = self.state();
-        let programs: Vec<_> = state.programs.range(after.saturating_add(1)..).take(limit).collect();
-        programs.into_iter().map(|(_, program)| program.info()).collect()
+        let programs: Vec<_> = {
+            let state = self.state();
+            state
+                .programs
+                .range(after.saturating_add(1)..)
+                .take(limit)
+                .map(|(_, program)| Arc::clone(program))
+                .collect()
+        };
+        programs.iter().map(|program| program.info()).collect()
     }
 
     /// At most `limit` events with numbers above `after`, in the order of their numbers.
     pub(crate) fn events(&self, after: u64, limit: usize) -> Vec<ProgramEvent> {
-        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = events.kept.partition_point(|event| event.sequence <= after);
-        events.kept.range(first..).take(limit).cloned().collect()
+        // Workers wait for this lock: the copies are made behind it.
+        let found: Vec<_> = {
+            let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = events.kept.partition_point(|event| event.sequence <= after);
+            events.kept.range(first..).take(limit).cloned().collect()
+        };
+        found.iter().map(|event| ProgramEvent::clone(event)).collect()
     }
 
     /// Keeps what a job has met. Without any lock of the core.
@@ -288,7 +315,7 @@ impl Programs {
             if events.kept.len() == limits::EVENTS {
                 events.kept.pop_front();
             }
-            events.kept.push_back(ProgramEvent { sequence, ..event });
+            events.kept.push_back(Arc::new(ProgramEvent { sequence, ..event }));
         }
     }
 
@@ -304,21 +331,20 @@ impl Programs {
         Some(Arc::clone(&self.state().table))
     }
 
-    /// Whether a call has to find out about its task's cgroup.
-    pub(crate) fn names_cgroups(&self) -> bool {
-        // Relaxed: as the hook bits of maps.
-        self.names_cgroups.load(Ordering::Relaxed)
-    }
-
-    fn renew(&self, mut state: MutexGuard<'_, State>) {
-        let mut table = Table::default();
+    /// A new table, of which `map` is told; all maps, where it is none, or where others change with it. A map that comes to be meanwhile is
+    /// told by whoever makes it.
+    fn renew(&self, mut state: MutexGuard<'_, State>, map: Option<Arc<Map>>, maps: &Maps) {
+        let mut table = Table { cgroups: Cgroups::of(&state.programs), ..Table::default() };
         state.programs.values().for_each(|program| table.add(program));
+        let alone = map.filter(|_| table.cgroups == state.table.cgroups);
         state.table = Arc::new(table);
-        let names_cgroups = state.programs.values().any(|program| program.names_cgroups());
-        // Relaxed: as the hook bits of maps.
-        self.names_cgroups.store(names_cgroups, Ordering::Relaxed);
         // Release: pairs with `table_after`.
         self.generation.fetch_add(1, Ordering::Release);
+        drop(state);
+        match alone {
+            Some(map) => self.tell(&map),
+            None => maps.all().iter().for_each(|map| self.tell(map)),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -52,6 +52,13 @@ async fn conditions_and_results() {
     assert_eq!(counts, [(3, 0), (1, 3), (3, 1), (1, 3), (2, 2)]);
 }
 
+/// The path of the cgroup that a process is in, if it can be seen here.
+fn cgroup_of(engine: &Engine, sleeper: &Sleeper) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", sleeper.pid())).unwrap();
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?.to_owned();
+    engine.identify(&OwnerRef::CgroupPath(path.clone())).is_ok().then_some(path)
+}
+
 /// A cgroup's total follows its tasks' values: by what changes, and by what goes with a task.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_total_of_a_cgroups_tasks() {
@@ -65,9 +72,7 @@ async fn a_total_of_a_cgroups_tasks() {
     for (number, sleeper) in sleepers.iter().enumerate() {
         set(&engine, "tasks", &task(sleeper.pid()), 10 * (number as u64 + 1)).await.unwrap();
     }
-    let path = std::fs::read_to_string(format!("/proc/{}/cgroup", sleepers[0].pid())).unwrap();
-    let path = path.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned);
-    let Some(path) = path.filter(|path| engine.identify(&OwnerRef::CgroupPath(path.clone())).is_ok()) else {
+    let Some(path) = cgroup_of(&engine, &sleepers[0]) else {
         let failed = failures(&info(&engine, "bucket_locked"));
         assert_eq!(failed, [vec![(Failure::OwnerNotFound, 3)]]);
         return skipped("a total of a cgroup's tasks", "the tasks here are in no version 2 cgroup that can be seen");
@@ -83,4 +88,40 @@ async fn a_total_of_a_cgroups_tasks() {
     assert_eq!(total(), 32);
     drop(sleepers);
     wait_until("the values of the exited are taken off", || total() == 0);
+}
+
+/// Only a call that may come to a step on its cgroup has it looked for, and with it registered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cgroup_is_looked_for_where_a_step_may_want_it() {
+    let engine = lab(Guard::RqSpinLock, &["plain", "tasks", "outer", "outermost"]);
+    map(&engine, "totals", OwnerKind::Cgroup);
+    let sleeper = Sleeper::start();
+    if cgroup_of(&engine, &sleeper).is_none() {
+        return skipped("the cgroup of a call", "the tasks here are in no version 2 cgroup that can be seen");
+    }
+    let known = || engine.stats().owners.cgroups;
+    let attach = |name: &str, step: Step| {
+        engine.attach_program(program(name, HookPoint::UpdateEnter, Some(name), vec![step])).unwrap();
+    };
+    attach("plain", add("tasks", 1));
+    attach("outermost", set_of("outer", Whose::Current, 1));
+    attach("outer", set_of("tasks", Whose::Current, 1));
+    set(&engine, "plain", &task(sleeper.pid()), 1).await.unwrap();
+    set(&engine, "outermost", &task(sleeper.pid()), 1).await.unwrap();
+    assert_eq!(known(), 0, "nobody asks for it");
+    attach("tasks", add_of("totals", Whose::Cgroup, Operand::Number(1)));
+    engine.detach_program("plain").await.unwrap();
+    attach("plain", get("plain"));
+    set(&engine, "plain", &task(sleeper.pid()), 1).await.unwrap();
+    assert_eq!(known(), 0, "its steps lead to no cgroup");
+    set(&engine, "outermost", &task(sleeper.pid()), 1).await.unwrap();
+    assert_eq!(
+        (known(), info(&engine, "tasks").steps[0].done),
+        (1, 1),
+        "a program inside of another inside of another"
+    );
+    engine.detach_program("tasks").await.unwrap();
+    let other = Sleeper::start();
+    set(&engine, "outermost", &task(other.pid()), 1).await.unwrap();
+    assert_eq!(failures(&info(&engine, "outer")), [vec![]]);
 }

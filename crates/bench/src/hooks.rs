@@ -84,6 +84,8 @@ impl Work {
         Ok(())
     }
 
+    // So that the loop around it is the same whatever is in it.
+    #[inline(never)]
     fn once(self, cx: &Context, map: &Arc<StorageMap>, owner: &Bare) -> anyhow::Result<()> {
         // What the caller makes of the answer is not counted: it could be any.
         match self {

@@ -56,7 +56,7 @@ pub enum StartError {
 pub struct App {
     node: Arc<Node>,
     listeners: Vec<Listener>,
-    calls: Calls,
+    calls: Calls<services::Values>,
     health: HealthReporter,
     drain: Drain,
 }
@@ -65,7 +65,7 @@ pub struct App {
 #[derive(Debug)]
 pub struct Serving {
     node: Arc<Node>,
-    calls: Calls,
+    calls: Calls<services::Values>,
     health: HealthReporter,
     drain: Drain,
 }
@@ -94,8 +94,8 @@ impl App {
         for service in services::NAMES {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
-        let calls =
-            Calls::new(routes(&node, &health, config.max_message_size)?, config.max_message_size, transfer_timeout);
+        let routes = routes(&node, &health, config.max_message_size)?;
+        let calls = Calls::new(services::Values(node.clone()), routes, config.max_message_size, transfer_timeout);
         Ok(App { node, listeners, calls, health, drain: config.drain })
     }
 

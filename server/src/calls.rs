@@ -4,11 +4,13 @@
 //! 2. While the server drains, calls of our own services are refused with SHUTTING_DOWN. Health and reflection answer.
 //! 3. `grpc-timeout` becomes a [`Deadline`]; one that has passed is refused here.
 //! 4. The request's message must be [`Arriving`] before that, and within the time that any message may take.
-//! 5. tonic's routes lead to the handler, which finds the [`Caller`] and the [`Deadline`] in the request's extensions.
+//! 5. The usual calls for values go to their handlers [`direct`]ly; for the others tonic's routes lead to the handler, which
+//!    finds the [`Caller`] and the [`Deadline`] in the request's extensions.
 //! 6. A panic becomes INTERNAL. The incident behind any INTERNAL of ours is logged, with the number that the caller gets.
 //! 7. tonic's refusals of messages, those that are too large and those that are none, get their reasons.
 
 mod arriving;
+pub mod direct;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -26,9 +28,10 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use self::arriving::Arriving;
+use self::direct::{Asked, Direct};
 use crate::authorize::Caller;
 use crate::status::{self, Incident};
-use crate::transport::Handler;
+use crate::transport::{Answer, Handler};
 
 /// Calls of our own services begin so.
 const OUR_SERVICES: &str = "/holdfast.v1.";
@@ -37,17 +40,19 @@ const OUR_SERVICES: &str = "/holdfast.v1.";
 const STREAMS: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."];
 
 const TIMEOUT: &str = "grpc-timeout";
+const ENCODING: &str = "grpc-encoding";
 
 /// When the caller stops waiting; none: never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(pub Option<Instant>);
 
 /// The way of all calls to their handlers. Cloning gives another handle.
-#[derive(Clone, Debug)]
-pub struct Calls(Arc<Shared>);
+#[derive(Debug)]
+pub struct Calls<D>(Arc<Shared<D>>);
 
 #[derive(Debug)]
-struct Shared {
+struct Shared<D> {
+    direct: D,
     routes: Routes,
     max_message_size: usize,
     /// How long the message of a request may take.
@@ -56,11 +61,18 @@ struct Shared {
     in_flight: AtomicUsize,
 }
 
-impl Calls {
-    /// The way to these routes.
-    pub fn new(routes: Routes, max_message_size: usize, transfer_timeout: Duration) -> Self {
+impl<D> Clone for Calls<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<D> Calls<D> {
+    /// The way to these routes, past them for the calls that `direct` answers, which have to be there as well.
+    pub fn new(direct: D, routes: Routes, max_message_size: usize, transfer_timeout: Duration) -> Self {
         let (draining, in_flight) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self(Arc::new(Shared { routes: routes.prepare(), max_message_size, transfer_timeout, draining, in_flight }))
+        let routes = routes.prepare();
+        Self(Arc::new(Shared { direct, routes, max_message_size, transfer_timeout, draining, in_flight }))
     }
 
     /// Refuses calls of our own services from now on.
@@ -76,39 +88,75 @@ impl Calls {
     }
 }
 
-impl Handler for Calls {
-    async fn answer(self, caller: Caller, request: Request<Incoming>) -> Response<Body> {
+impl<D: Direct> Handler for Calls<D> {
+    async fn answer(self, caller: Caller, request: Request<Incoming>) -> Response<Answer> {
         let span = tracing::debug_span!("call", method = request.uri().path(), %caller);
         self.0.answer(caller, request).instrument(span).await
     }
 
     fn is_stream(path: &str) -> bool {
-        STREAMS.iter().any(|stream| path.starts_with(stream))
+        is_stream(path)
     }
 }
 
-impl Shared {
-    async fn answer(&self, caller: Caller, mut request: Request<Incoming>) -> Response<Body> {
+fn is_stream(path: &str) -> bool {
+    STREAMS.iter().any(|stream| path.starts_with(stream))
+}
+
+/// Makes an answer of tonic's to one of ours.
+fn other(response: Response<Body>) -> Response<Answer> {
+    response.map(Answer::Other)
+}
+
+impl<D: Direct> Shared<D> {
+    async fn answer(&self, caller: Caller, request: Request<Incoming>) -> Response<Answer> {
         let began = Instant::now();
         let _counted = InFlight::new(&self.in_flight);
-        let method = request.uri().clone();
         let deadline = match self.admit(&request, began) {
             Ok(deadline) => deadline,
-            Err(status) => return status.into_http(),
+            Err(status) => return other(status.into_http()),
         };
+        let uri = request.uri().clone();
+        let answering = AssertUnwindSafe(self.lead(&caller, deadline, request, began)).catch_unwind();
+        let response = answering.await.unwrap_or_else(|panic| other(status::panicked(&*panic).into_http()));
+        self.finish(response, &uri, &caller, began)
+    }
+
+    /// To its handler.
+    async fn lead(
+        &self,
+        caller: &Caller,
+        deadline: Deadline,
+        request: Request<Incoming>,
+        began: Instant,
+    ) -> Response<Answer> {
+        let path = request.uri().path();
+        if is_stream(path) {
+            return self.route(caller, deadline, request.map(Body::new)).await;
+        }
+        let method = if request.headers().contains_key(ENCODING) { None } else { D::method(path) };
+        let (head, body) = request.into_parts();
+        let body = self.arriving(body, deadline, began);
+        let Some(method) = method else {
+            return self.route(caller, deadline, Request::from_parts(head, Body::new(body))).await;
+        };
+        match direct::read(body, self.max_message_size).await {
+            Asked::Message(message) => match self.direct.answer(method, message, caller, deadline).await {
+                Ok(message) => Answer::message(message),
+                Err(status) => other(status.into_http()),
+            },
+            Asked::Other(body) => self.route(caller, deadline, Request::from_parts(head, Body::new(body))).await,
+        }
+    }
+
+    /// By tonic's routes.
+    async fn route(&self, caller: &Caller, deadline: Deadline, mut request: Request<Body>) -> Response<Answer> {
         request.extensions_mut().insert(deadline);
         request.extensions_mut().insert(caller.clone());
-        let request = match Calls::is_stream(method.path()) {
-            true => request.map(Body::new),
-            false => request.map(|body| Body::new(self.arriving(body, deadline, began))),
-        };
-        let answering = AssertUnwindSafe(self.routes.clone().oneshot(request)).catch_unwind();
-        let response = match answering.await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(panic) => status::panicked(&*panic).into_http(),
-        };
-        self.finish(response, &method, &caller, began)
+        match self.routes.clone().oneshot(request).await {
+            Ok(response) => other(response),
+            Err(never) => match never {},
+        }
     }
 
     fn admit(&self, request: &Request<Incoming>, now: Instant) -> Result<Deadline, Status> {
@@ -128,7 +176,7 @@ impl Shared {
         }
     }
 
-    fn finish(&self, response: Response<Body>, method: &Uri, caller: &Caller, began: Instant) -> Response<Body> {
+    fn finish(&self, response: Response<Answer>, method: &Uri, caller: &Caller, began: Instant) -> Response<Answer> {
         // An error without a body has its status in the headers, and tonic leaves the Status itself beside it.
         let Some(status) = response.extensions().get::<Status>() else {
             tracing::debug!(took = ?began.elapsed(), "answered");
@@ -140,10 +188,12 @@ impl Shared {
         }
         match status.code() {
             // Nothing but tonic's decoder says OUT_OF_RANGE, and only for this.
-            Code::OutOfRange => status::message_too_large(self.max_message_size).into_http(),
+            Code::OutOfRange => other(status::message_too_large(self.max_message_size).into_http()),
             // What a handler calls internal has its incident in the details. Without: tonic's word for a message that it
             // cannot decode, or that is not there.
-            Code::Internal if status.details().is_empty() => status::invalid_message(status.message()).into_http(),
+            Code::Internal if status.details().is_empty() => {
+                other(status::invalid_message(status.message()).into_http())
+            }
             _ => response,
         }
     }

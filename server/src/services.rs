@@ -19,6 +19,7 @@ use holdfast_proto::v1::storage_service_server::StorageServiceServer;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Status};
 
+pub(crate) use self::storage::Service as Values;
 use crate::authorize::{Action, Caller, authorize};
 use crate::calls::Deadline;
 use crate::pages::Tokens;

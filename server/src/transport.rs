@@ -43,10 +43,10 @@ use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::body::Body;
 
 use self::listener::Accepted;
 pub use self::listener::{BindError, Listener};
+pub use self::streams::Answer;
 use crate::authorize::Caller;
 
 /// Calls at a time on one connection.
@@ -117,7 +117,7 @@ impl fmt::Display for Endpoint {
 /// What answers the calls of all connections.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers one call.
-    fn answer(self, caller: Caller, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
+    fn answer(self, caller: Caller, request: Request<Incoming>) -> impl Future<Output = Response<Answer>> + Send;
 
     /// Whether the answer to calls of this path may take as long as it takes.
     fn is_stream(path: &str) -> bool;

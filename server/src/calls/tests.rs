@@ -87,7 +87,8 @@ async fn internal() {
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
     let _caught = tracing::subscriber::set_default(subscriber);
 
-    let calls = Calls::new(tonic::service::Routes::new(HealthServer::new(Panics)), 1 << 20, Duration::from_secs(10));
+    let routes = tonic::service::Routes::new(HealthServer::new(Panics));
+    let calls = Calls::new((), routes, 1 << 20, Duration::from_secs(10));
     let listener = Listener::bind(&transport::Endpoint::Tcp((Ipv4Addr::LOCALHOST, 0).into())).unwrap();
     let address = listener.endpoint().to_string().replace("tcp", "http");
     let connections = Connections::new(transport::Config::default(), 10);

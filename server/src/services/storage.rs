@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use engine::{Call, Conditions, Cursor, Error, MapId, OwnerRef, UpdateMode};
 use holdfast_proto::v1::storage_service_server::StorageService;
 use holdfast_proto::v1::{
@@ -13,11 +14,14 @@ use tonic::{Request, Response, Status};
 
 use super::{Node, allow, open};
 use crate::authorize::{Action, Caller};
+use crate::calls::Deadline;
+use crate::calls::direct::{self, Direct, framed};
 use crate::convert;
 use crate::pages::{self, Listing};
 use crate::status::refused;
 
-pub(super) struct Service(pub(super) Arc<Node>);
+#[derive(Clone, Debug)]
+pub(crate) struct Service(pub(crate) Arc<Node>);
 
 /// A page of elements, as it goes out.
 struct Page {
@@ -58,6 +62,71 @@ impl Service {
             size = elements.len() / 2;
         }
     }
+
+    async fn get_value(
+        &self,
+        request: GetRequest,
+        caller: &Caller,
+        Deadline(deadline): Deadline,
+    ) -> Result<GetResponse, Status> {
+        let GetRequest { map, owner, create_if_missing, initial_value } = request;
+        let action = if create_if_missing { Action::WriteValues } else { Action::ReadValues };
+        allow(caller, action, Some(&map))?;
+        let initial = convert::initial_value(initial_value, create_if_missing)?;
+        let owner = self.owner(&map, owner, caller)?;
+        let call = Call { deadline, caller: caller.credentials() };
+        let got = match create_if_missing {
+            false => self.0.engine.read(&map, &owner, call).await,
+            true => self.0.engine.get_or_create(&map, &owner, initial, call).await,
+        };
+        let got = got.map_err(|error| refused_here(in_field(error, "value", "initial_value")))?;
+        Ok(GetResponse { value: got.value.into(), version: got.version, created: got.created, owner_id: got.owner.0 })
+    }
+
+    async fn create_value(
+        &self,
+        request: CreateRequest,
+        caller: &Caller,
+        Deadline(deadline): Deadline,
+    ) -> Result<CreateResponse, Status> {
+        let CreateRequest { map, owner, value } = request;
+        allow(caller, Action::WriteValues, Some(&map))?;
+        let owner = self.owner(&map, owner, caller)?;
+        let conditions = Conditions { deadline, caller: caller.credentials(), ..Conditions::default() };
+        let written = self.0.engine.create(&map, &owner, value, conditions).await.map_err(refused_here)?;
+        Ok(CreateResponse { version: written.version, owner_id: written.owner.0 })
+    }
+
+    async fn update_value(
+        &self,
+        request: UpdateRequest,
+        caller: &Caller,
+        Deadline(deadline): Deadline,
+    ) -> Result<UpdateResponse, Status> {
+        let UpdateRequest { map, owner, value, mode, expected_version, expected_map_id } = request;
+        allow(caller, Action::WriteValues, Some(&map))?;
+        let mode = convert::update_mode(mode)?;
+        let expected_version = convert::expected_version(expected_version, mode)?;
+        let owner = self.owner(&map, owner, caller)?;
+        let conditions = Conditions { expected_version, expected_map_id, deadline, caller: caller.credentials() };
+        let written = self.0.engine.update(&map, &owner, value, mode, conditions).await.map_err(refused_here)?;
+        Ok(UpdateResponse { version: written.version, owner_id: written.owner.0 })
+    }
+
+    async fn delete_value(
+        &self,
+        request: DeleteRequest,
+        caller: &Caller,
+        Deadline(deadline): Deadline,
+    ) -> Result<DeleteResponse, Status> {
+        let DeleteRequest { map, owner, expected_version, expected_map_id } = request;
+        allow(caller, Action::WriteValues, Some(&map))?;
+        let expected_version = convert::expected_version(expected_version, UpdateMode::Exist)?;
+        let owner = self.owner(&map, owner, caller)?;
+        let conditions = Conditions { expected_version, expected_map_id, deadline, caller: caller.credentials() };
+        let deleted = self.0.engine.delete(&map, &owner, conditions).await.map_err(refused_here)?;
+        Ok(DeleteResponse { owner_id: deleted.owner.0 })
+    }
 }
 
 /// These requests have the map's name in another field than those of maps.
@@ -73,60 +142,64 @@ fn in_field(error: Error, from: &str, to: &'static str) -> Error {
     }
 }
 
+/// The calls that are answered directly.
+#[derive(Clone, Copy)]
+pub(crate) enum Method {
+    Get,
+    Create,
+    Update,
+    Delete,
+}
+
+impl Direct for Service {
+    type Method = Method;
+
+    fn method(path: &str) -> Option<Method> {
+        match path.strip_prefix("/holdfast.v1.StorageService/")? {
+            "Get" => Some(Method::Get),
+            "Create" => Some(Method::Create),
+            "Update" => Some(Method::Update),
+            "Delete" => Some(Method::Delete),
+            _ => None,
+        }
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        message: Bytes,
+        caller: &Caller,
+        deadline: Deadline,
+    ) -> Result<Bytes, Status> {
+        Ok(match method {
+            Method::Get => framed(&self.get_value(direct::message(message)?, caller, deadline).await?),
+            Method::Create => framed(&self.create_value(direct::message(message)?, caller, deadline).await?),
+            Method::Update => framed(&self.update_value(direct::message(message)?, caller, deadline).await?),
+            Method::Delete => framed(&self.delete_value(direct::message(message)?, caller, deadline).await?),
+        })
+    }
+}
+
 #[tonic::async_trait]
 impl StorageService for Service {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let (caller, deadline, request) = open(request)?;
-        let GetRequest { map, owner, create_if_missing, initial_value } = request;
-        let action = if create_if_missing { Action::WriteValues } else { Action::ReadValues };
-        allow(&caller, action, Some(&map))?;
-        let initial = convert::initial_value(initial_value, create_if_missing)?;
-        let owner = self.owner(&map, owner, &caller)?;
-        let call = Call { deadline, caller: caller.credentials() };
-        let got = match create_if_missing {
-            false => self.0.engine.read(&map, &owner, call).await,
-            true => self.0.engine.get_or_create(&map, &owner, initial, call).await,
-        };
-        let got = got.map_err(|error| refused_here(in_field(error, "value", "initial_value")))?;
-        Ok(Response::new(GetResponse {
-            value: got.value.into(),
-            version: got.version,
-            created: got.created,
-            owner_id: got.owner.0,
-        }))
+        Ok(Response::new(self.get_value(request, &caller, Deadline(deadline)).await?))
     }
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateResponse>, Status> {
         let (caller, deadline, request) = open(request)?;
-        let CreateRequest { map, owner, value } = request;
-        allow(&caller, Action::WriteValues, Some(&map))?;
-        let owner = self.owner(&map, owner, &caller)?;
-        let conditions = Conditions { deadline, caller: caller.credentials(), ..Conditions::default() };
-        let written = self.0.engine.create(&map, &owner, value, conditions).await.map_err(refused_here)?;
-        Ok(Response::new(CreateResponse { version: written.version, owner_id: written.owner.0 }))
+        Ok(Response::new(self.create_value(request, &caller, Deadline(deadline)).await?))
     }
 
     async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<UpdateResponse>, Status> {
         let (caller, deadline, request) = open(request)?;
-        let UpdateRequest { map, owner, value, mode, expected_version, expected_map_id } = request;
-        allow(&caller, Action::WriteValues, Some(&map))?;
-        let mode = convert::update_mode(mode)?;
-        let expected_version = convert::expected_version(expected_version, mode)?;
-        let owner = self.owner(&map, owner, &caller)?;
-        let conditions = Conditions { expected_version, expected_map_id, deadline, caller: caller.credentials() };
-        let written = self.0.engine.update(&map, &owner, value, mode, conditions).await.map_err(refused_here)?;
-        Ok(Response::new(UpdateResponse { version: written.version, owner_id: written.owner.0 }))
+        Ok(Response::new(self.update_value(request, &caller, Deadline(deadline)).await?))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let (caller, deadline, request) = open(request)?;
-        let DeleteRequest { map, owner, expected_version, expected_map_id } = request;
-        allow(&caller, Action::WriteValues, Some(&map))?;
-        let expected_version = convert::expected_version(expected_version, UpdateMode::Exist)?;
-        let owner = self.owner(&map, owner, &caller)?;
-        let conditions = Conditions { expected_version, expected_map_id, deadline, caller: caller.credentials() };
-        let deleted = self.0.engine.delete(&map, &owner, conditions).await.map_err(refused_here)?;
-        Ok(Response::new(DeleteResponse { owner_id: deleted.owner.0 }))
+        Ok(Response::new(self.delete_value(request, &caller, Deadline(deadline)).await?))
     }
 
     async fn list_elements(

@@ -45,13 +45,14 @@ pub(super) async fn serve<H: Handler>(stream: Stream, caller: Caller, handler: H
         service_fn(move |request: Request<Incoming>| {
             let is_stream = H::is_stream(request.uri().path());
             let answer = handler.clone().answer(caller.clone(), request);
-            async move {
+            // In a box: hyper moves it several times before it is polled.
+            Box::pin(async move {
                 let answer = answer.await;
                 if !is_stream {
                     streams::answered(transfer_timeout);
                 }
                 Ok::<_, Infallible>(answer.map(Sliced::new))
-            }
+            })
         })
     };
     let calls = Queue::default();

@@ -33,6 +33,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::cpu_executor;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
@@ -40,18 +42,19 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Bytes of a frame of an answer.
 const SLICE: usize = 16 * 1024;
 
-tokio::task_local! {
-    /// How long the client may take over the answer of the call that this task runs; none: it has no answer yet, or one
+thread_local! {
+    /// How long the client may take over the answer of the call that is being polled; none: it has none that is new, or one
     /// that takes as long as it takes.
-    static PATIENCE: Cell<Option<Duration>>;
+    static PATIENCE: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 /// Says, from within a call that has its answer, how long that may take.
 pub(super) fn answered(patience: Duration) {
-    PATIENCE.with(|cell| cell.set(Some(patience)));
+    PATIENCE.set(Some(patience));
 }
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -72,7 +75,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, call: F) {
-        self.lock().push(Box::pin(PATIENCE.scope(Cell::new(None), Patient { call, timer: None })));
+        self.lock().push(Box::pin(Patient { call, timer: None }));
     }
 }
 
@@ -90,12 +93,14 @@ impl<F: Future<Output = ()>> Future for Patient<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        if this.call.poll(cx).is_ready() {
+        let polled = this.call.poll(cx);
+        let patience = PATIENCE.take();
+        if polled.is_ready() {
             return Poll::Ready(());
         }
-        if this.timer.is_none() {
-            // Only here: nearly all answers are gone with the poll that made them, and need no clock.
-            *this.timer = PATIENCE.with(Cell::get).map(|patience| Box::pin(sleep_until(Instant::now() + patience)));
+        // Only here: nearly all answers are gone with the poll that made them, and need no clock.
+        if let Some(patience) = patience {
+            *this.timer = Some(Box::pin(sleep_until(Instant::now() + patience)));
         }
         let Some(timer) = this.timer else { return Poll::Pending };
         timer.as_mut().poll(cx).map(|()| tracing::debug!("call cut: its answer was not taken in time"))
@@ -153,15 +158,64 @@ impl<C: Future> Streams<C> {
     }
 }
 
+/// The body of an answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// Of a call that went well: what is left of its one frame; none: all that is left to say is that it went well.
+    Message(Option<Bytes>),
+    /// Nothing is left.
+    Said,
+    /// Whatever tonic makes of it.
+    Other(Body),
+}
+
+impl Answer {
+    /// An answer that consists of one frame, and is fine.
+    pub fn message(frame: Bytes) -> Response<Answer> {
+        let mut response = Response::new(Answer::Message(Some(frame)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self {
+            Self::Message(frame) => Poll::Ready(Some(Ok(match frame.take() {
+                Some(frame) => Frame::data(frame),
+                None => {
+                    *self = Self::Said;
+                    Frame::trailers(HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]))
+                }
+            }))),
+            Self::Said => Poll::Ready(None),
+            Self::Other(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Message(_) => false,
+            Self::Said => true,
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Message(_) | Self::Said => SizeHint::default(),
+            Self::Other(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A body whose frames are not long.
 pub(super) struct Sliced {
-    body: Body,
+    body: Answer,
     /// What is left of its last frame.
     rest: Bytes,
 }
 
 impl Sliced {
-    pub(super) fn new(body: Body) -> Self {
+    pub(super) fn new(body: Answer) -> Self {
         Self { body, rest: Bytes::new() }
     }
 }
@@ -172,7 +226,7 @@ impl HttpBody for Sliced {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.rest.is_empty() {
-            match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            match std::task::ready!(self.body.poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if data.len() > SLICE => self.rest = data,
                     Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),

@@ -25,7 +25,7 @@ use crate::calls::Calls;
 use crate::config::{Config, Drain};
 use crate::pages::{self, Tokens};
 use crate::services::{self, About, Node};
-use crate::transport::{BindError, Connections, Endpoint, Listener};
+use crate::transport::{BindError, Connections, Endpoint, IoThreads, Listener};
 
 /// How long the workers may take to end, after the last connection.
 const ENGINE_STOP: Duration = Duration::from_millis(800);
@@ -43,6 +43,9 @@ pub enum StartError {
     /// The workers or the watch for exits.
     #[error(transparent)]
     Engine(#[from] engine::StartError),
+    /// The system gives no threads for connections.
+    #[error("cannot start the threads for connections: {0}")]
+    IoThreads(std::io::Error),
     /// The processors cannot be asked for.
     #[error("cannot tell which processors there are: {0}; name them with --cpus")]
     Processors(std::io::Error),
@@ -59,6 +62,7 @@ pub struct App {
     calls: Calls<services::Values>,
     health: HealthReporter,
     drain: Drain,
+    io_threads: IoThreads,
 }
 
 /// A server that serves.
@@ -68,6 +72,8 @@ pub struct Serving {
     calls: Calls<services::Values>,
     health: HealthReporter,
     drain: Drain,
+    #[expect(dead_code, reason = "held for its drop, by which connections end that are left")]
+    io_threads: Arc<IoThreads>,
 }
 
 impl App {
@@ -96,7 +102,8 @@ impl App {
         }
         let routes = routes(&node, &health, config.max_message_size)?;
         let calls = Calls::new(services::Values(node.clone()), routes, config.max_message_size, transfer_timeout);
-        Ok(App { node, listeners, calls, health, drain: config.drain })
+        let io_threads = IoThreads::start(config.io_threads).map_err(StartError::IoThreads)?;
+        Ok(App { node, listeners, calls, health, drain: config.drain, io_threads })
     }
 
     /// Where it is bound, with the ports that it really has.
@@ -113,10 +120,11 @@ impl App {
     pub fn serve(self) -> Serving {
         let workers = self.node.engine.workers().len();
         tracing::info!(instance_id = self.node.about.instance_id, workers, "serving");
+        let io_threads = Arc::new(self.io_threads);
         for listener in self.listeners {
-            self.node.connections.accept(listener, self.calls.clone());
+            self.node.connections.accept(listener, self.calls.clone(), Arc::clone(&io_threads));
         }
-        Serving { node: self.node, calls: self.calls, health: self.health, drain: self.drain }
+        Serving { node: self.node, calls: self.calls, health: self.health, drain: self.drain, io_threads }
     }
 }
 

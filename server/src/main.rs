@@ -21,8 +21,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// How many threads may be blocked in system calls for owners that are registered.
-const BLOCKING_THREADS: usize = 16;
 /// What a second signal ends with.
 const ENDED_AT_ONCE: i32 = 1;
 
@@ -52,20 +50,16 @@ fn check(command_line: CommandLine) -> Config {
 
 fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     logging::init(&config.log);
-    let runtime = runtime(&config)?;
+    let runtime = runtime()?;
     let ended = runtime.block_on(run(config));
     // What is stuck in a system call is left behind.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
 }
 
-fn runtime(config: &Config) -> io::Result<Runtime> {
-    Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(config.io_threads)
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_name("holdfast-io")
-        .build()
+/// For what is not a connection's: those have threads of their own.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
 }
 
 async fn run(config: Config) -> Result<(), Box<dyn Error>> {

@@ -28,6 +28,7 @@
 mod connection;
 mod listener;
 mod streams;
+mod threads;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -47,6 +48,7 @@ use tokio_util::task::TaskTracker;
 use self::listener::Accepted;
 pub use self::listener::{BindError, Listener};
 pub use self::streams::Answer;
+pub use self::threads::IoThreads;
 use crate::authorize::Caller;
 
 /// Calls at a time on one connection.
@@ -161,12 +163,12 @@ impl Connections {
         self.0.most - self.0.room.available_permits()
     }
 
-    /// Accepts connections from a listener, in the background, until [`Connections::drain`].
-    pub fn accept<H: Handler>(&self, listener: Listener, handler: H) {
+    /// Accepts connections from a listener, in the background, until [`Connections::drain`], and lets them live on `threads`.
+    pub fn accept<H: Handler>(&self, listener: Listener, handler: H, threads: Arc<IoThreads>) {
         let this = self.clone();
         self.0.tasks.spawn(async move {
             let leave = this.0.leave.clone();
-            leave.run_until_cancelled(this.accept_all(listener, handler)).await;
+            leave.run_until_cancelled(this.accept_all(listener, handler, threads)).await;
         });
     }
 
@@ -184,7 +186,7 @@ impl Connections {
         left
     }
 
-    async fn accept_all<H: Handler>(&self, listener: Listener, handler: H) -> Infallible {
+    async fn accept_all<H: Handler>(&self, listener: Listener, handler: H, threads: Arc<IoThreads>) -> Infallible {
         let mut refusing = false;
         loop {
             let Accepted { stream, caller } = match listener.accept().await {
@@ -213,12 +215,18 @@ impl Connections {
             refusing = false;
             // Relaxed, here and below: a number that nothing else hangs on.
             self.0.peak.fetch_max(self.open(), Ordering::Relaxed);
-            let (this, handler) = (self.clone(), handler.clone());
-            self.0.tasks.spawn(async move {
-                connection::serve(stream, caller, handler, &this.0).await;
-                drop(permit);
+            let (this, handler, seat) = (self.clone(), handler.clone(), threads.seat());
+            let runtime = seat.runtime().clone();
+            let living = async move {
+                // Fails where the process is out of watches: then it is cut, as where it is out of descriptors.
+                match stream.register() {
+                    Ok(stream) => connection::serve(stream, caller, handler, &this.0).await,
+                    Err(error) => tracing::warn!(%error, "cannot watch a connection: closing it"),
+                }
+                drop((permit, seat));
                 this.give_back_memory();
-            });
+            };
+            self.0.tasks.spawn_on(living, &runtime);
         }
     }
 

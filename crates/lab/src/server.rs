@@ -66,8 +66,7 @@ impl Server {
             Options { listen: here, drain_notice_ms: Some(0), drain_timeout_ms: Some(DRAIN_MS), ..Options::default() };
         let options = options.or(defaults);
         let config = options.into_config()?;
-        let runtime =
-            Builder::new_multi_thread().enable_all().worker_threads(config.io_threads).thread_name("lab-io").build()?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         let (started, starting) = oneshot::channel();
         let (stop, stopping) = oneshot::channel();
         let thread = thread::Builder::new()

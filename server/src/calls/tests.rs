@@ -4,16 +4,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::HeaderValue;
+use hyper::body::Incoming;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt;
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::{Calls, timeout};
-use crate::transport::{self, Connections, Listener};
+use crate::authorize::Caller;
+use crate::transport::{self, Answer, Connections, Handler, IoThreads, Listener};
 
 fn parsed(text: &str) -> Option<Duration> {
     timeout(&HeaderValue::from_bytes(text.as_bytes()).unwrap())
@@ -80,19 +84,32 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// A bug in a handler costs the caller a call and nobody else anything. (On one thread, whose log is caught.)
+/// A handler whose log is caught, whatever thread it runs on.
+#[derive(Clone)]
+struct Logged<H>(H, Dispatch);
+
+impl<H: Handler> Handler for Logged<H> {
+    async fn answer(self, caller: Caller, request: http::Request<Incoming>) -> http::Response<Answer> {
+        self.0.answer(caller, request).with_subscriber(self.1).await
+    }
+
+    fn is_stream(path: &str) -> bool {
+        H::is_stream(path)
+    }
+}
+
+/// A bug in a handler costs the caller a call and nobody else anything.
 #[tokio::test]
 async fn internal() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-    let _caught = tracing::subscriber::set_default(subscriber);
-
     let routes = tonic::service::Routes::new(HealthServer::new(Panics));
     let calls = Calls::new((), routes, 1 << 20, Duration::from_secs(10));
     let listener = Listener::bind(&transport::Endpoint::Tcp((Ipv4Addr::LOCALHOST, 0).into())).unwrap();
     let address = listener.endpoint().to_string().replace("tcp", "http");
     let connections = Connections::new(transport::Config::default(), 10);
-    connections.accept(listener, calls.clone());
+    let handler = Logged(calls.clone(), Dispatch::new(subscriber));
+    connections.accept(listener, handler, IoThreads::start(1).unwrap().into());
     let mut client = HealthClient::new(Endpoint::from_shared(address).unwrap().connect().await.unwrap());
 
     let mut incidents = Vec::new();

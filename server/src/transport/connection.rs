@@ -124,6 +124,22 @@ fn jittered(age: Duration) -> Duration {
     age.mul_f64(0.9 + random as f64 / 5000.0)
 }
 
+/// A connection that no runtime watches yet.
+pub(super) enum Unwatched {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Unwatched {
+    /// Lets the calling task's runtime watch it.
+    pub(super) fn register(self) -> io::Result<Stream> {
+        Ok(match self {
+            Unwatched::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Unwatched::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
 /// The bytes of a connection, of either sort of socket.
 pub(super) enum Stream {
     Tcp(TcpStream),

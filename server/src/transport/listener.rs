@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::Endpoint;
-use super::connection::Stream;
+use super::connection::Unwatched;
 use crate::authorize::Caller;
 
 /// How many connections the kernel keeps until we accept them.
@@ -35,7 +35,7 @@ enum Socket {
 
 /// A connection, and who is at its other end.
 pub(super) struct Accepted {
-    pub(super) stream: Stream,
+    pub(super) stream: Unwatched,
     pub(super) caller: Caller,
 }
 
@@ -86,12 +86,12 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 // Answers are small and somebody waits for each: 40 ms of Nagle's algorithm are too much.
                 stream.set_nodelay(true)?;
-                Ok(Accepted { stream: Stream::Tcp(stream), caller: Caller::Tcp(peer) })
+                Ok(Accepted { stream: Unwatched::Tcp(stream.into_std()?), caller: Caller::Tcp(peer) })
             }
             Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let peer = engine::owners::peer_of(&stream)?;
-                Ok(Accepted { stream: Stream::Unix(stream), caller: Caller::Unix(Arc::new(peer)) })
+                Ok(Accepted { stream: Unwatched::Unix(stream.into_std()?), caller: Caller::Unix(Arc::new(peer)) })
             }
         }
     }
@@ -200,7 +200,7 @@ mod tests {
 
     use tokio::net::TcpStream;
 
-    use super::{Accepted, Caller, Endpoint, Listener, Stream};
+    use super::{Accepted, Caller, Endpoint, Listener, Unwatched};
 
     /// On the loopback interface it makes no difference that a test could measure.
     #[tokio::test]
@@ -209,7 +209,7 @@ mod tests {
         let Endpoint::Tcp(address) = *listener.endpoint() else { panic!("TCP") };
         let client = TcpStream::connect(address).await.unwrap();
         let Accepted { stream, caller } = listener.accept().await.unwrap();
-        let (Stream::Tcp(stream), Caller::Tcp(peer)) = (stream, caller) else { panic!("TCP") };
+        let (Unwatched::Tcp(stream), Caller::Tcp(peer)) = (stream, caller) else { panic!("TCP") };
         assert!(stream.nodelay().unwrap());
         assert_eq!(peer, client.local_addr().unwrap());
     }

@@ -8,7 +8,6 @@
 //!
 //! What is compressed, too large, split or broken is tonic's to answer, so that it is answered as in all other calls.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -87,20 +86,15 @@ pub(super) async fn read<B>(mut body: B, limit: usize) -> Asked<B>
 where
     B: Body<Data = Bytes, Error = StdError> + Unpin,
 {
-    let mut read = VecDeque::new();
     let first = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
     let message = first.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).and_then(|data| whole(data, limit));
-    read.extend(first);
-    let Some(message) = message else { return Asked::Other(Again { read, rest: body }) };
+    let Some(message) = message else { return Asked::Other(Again { read: [first, None], rest: body }) };
     if !body.is_end_stream() {
         // The end may come by itself, with trailers, of which requests have none, or not.
         match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             None => {}
             Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) && body.is_end_stream() => {}
-            Some(other) => {
-                read.push_back(other);
-                return Asked::Other(Again { read, rest: body });
-            }
+            second => return Asked::Other(Again { read: [first, second], rest: body }),
         }
     }
     Asked::Message(message)
@@ -116,7 +110,7 @@ fn whole(data: &Bytes, limit: usize) -> Option<Bytes> {
 
 /// A body of which something has been read, from its beginning.
 pub(super) struct Again<B> {
-    read: VecDeque<Result<Frame<Bytes>, StdError>>,
+    read: [Option<Result<Frame<Bytes>, StdError>>; 2],
     rest: B,
 }
 
@@ -125,14 +119,14 @@ impl<B: Body<Data = Bytes, Error = StdError> + Unpin> Body for Again<B> {
     type Error = StdError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
-        match self.read.pop_front() {
+        match self.read.iter_mut().find_map(Option::take) {
             Some(frame) => Poll::Ready(Some(frame)),
             None => Pin::new(&mut self.rest).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.rest.is_end_stream()
+        self.read.iter().all(Option::is_none) && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

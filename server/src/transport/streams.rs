@@ -195,6 +195,8 @@ impl Answer {
     /// An answer that consists of one frame, and is fine.
     pub fn message(frame: Bytes) -> Response<Answer> {
         let mut response = Response::new(Answer::Message(Some(frame)));
+        // hyper adds the date.
+        response.headers_mut().reserve(2);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     }

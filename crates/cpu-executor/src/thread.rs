@@ -5,21 +5,15 @@ use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use rustix::thread::gettid;
 
 use crate::info::Meters;
-use crate::linger::Linger;
 use crate::mailbox::Outlet;
 use crate::placement;
 use crate::wakes;
 use crate::worker::{Background, Seat, Worker};
-
-/// How long a worker stays awake for its next job, where such jobs have come: as long as a client takes over an answer and
-/// its next call.
-const LINGER: Duration = Duration::from_micros(50);
 
 /// Tells submitters and workers that it is over.
 #[derive(Debug, Default)]
@@ -113,26 +107,17 @@ impl<Op, Reply> Thread<Op, Reply> {
     }
 
     fn serve(&mut self, worker: &mut impl Worker<Op = Op, Reply = Reply>) {
-        let mut linger = Linger::new(LINGER);
         while !self.stop.said() {
             self.run_batch(worker);
             wakes::deliver();
             let wish = worker.background();
             // Of long work that has come to its end.
             wakes::deliver();
-            let limit = match wish {
-                Background::Again => continue,
-                Background::Idle => None,
-                Background::After(pause) => Some(pause),
+            let parked = match wish {
+                Background::Again => Ok(()),
+                Background::Idle => self.outlet.wait(None),
+                Background::After(pause) => self.outlet.wait(Some(pause)),
             };
-            if linger.wait(|| self.outlet.len() > 0 || self.stop.said()) {
-                continue;
-            }
-            let asleep = Instant::now();
-            let parked = self.outlet.wait(limit);
-            if self.outlet.len() > 0 {
-                linger.slept(asleep.elapsed());
-            }
             // Every handle is gone: nobody can ask for anything any more.
             if parked.is_err() {
                 return;

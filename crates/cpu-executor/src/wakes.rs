@@ -22,8 +22,6 @@ thread_local! {
     static ANSWERED: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
     /// How deep in [`together`] this thread is.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// Jobs that this thread has submitted.
-    static SUBMITTED: Cell<u64> = const { Cell::new(0) };
     static CALLED: RefCell<Called> = const { RefCell::new(Called { jobs: 0, bells: Vec::new() }) };
 }
 
@@ -33,10 +31,10 @@ struct Called {
     bells: Vec<Arc<Bell>>,
 }
 
-/// Runs `body`, and wakes the workers that it has submitted jobs to at its end. Says whether there were any.
+/// Runs `body`, and wakes the workers that it has submitted jobs to at its end.
 ///
 /// It must not wait for an answer of theirs, which nothing asynchronous does.
-pub fn together<T>(body: impl FnOnce() -> T) -> (T, bool) {
+pub fn together<T>(body: impl FnOnce() -> T) -> T {
     /// Also where `body` panics: nobody's job is forgotten.
     struct End;
     impl Drop for End {
@@ -49,15 +47,12 @@ pub fn together<T>(body: impl FnOnce() -> T) -> (T, bool) {
         }
     }
     DEPTH.set(DEPTH.get() + 1);
-    let before = SUBMITTED.get();
     let _end = End;
-    let done = body();
-    (done, SUBMITTED.get() != before)
+    body()
 }
 
 /// A job was put into the mailbox of this bell's worker.
 pub(crate) fn call(bell: &Arc<Bell>) {
-    SUBMITTED.set(SUBMITTED.get() + 1);
     if DEPTH.get() == 0 {
         return bell.ring();
     }

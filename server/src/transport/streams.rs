@@ -31,7 +31,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::cpu_executor::{self, Linger};
+use engine::cpu_executor;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
@@ -41,10 +41,6 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
-
-/// So few calls of a connection are stayed awake for, and so long.
-const FEW: usize = 4;
-const LINGER: Duration = Duration::from_micros(20);
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Bytes of a frame of an answer.
@@ -118,14 +114,13 @@ pin_project! {
         connection: C,
         queue: Queue,
         running: FuturesUnordered<Call>,
-        linger: Linger,
     }
 }
 
 impl<C: Future> Streams<C> {
     /// A connection that gives its calls to `queue`.
     pub(super) fn new(queue: Queue, connection: C) -> Self {
-        Self { connection, queue, running: FuturesUnordered::new(), linger: Linger::new(LINGER) }
+        Self { connection, queue, running: FuturesUnordered::new() }
     }
 
     /// The connection itself.
@@ -137,26 +132,9 @@ impl<C: Future> Streams<C> {
 impl<C: Future> Future for Streams<C> {
     type Output = C::Output;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         // All that comes with one poll is put into the workers' mailboxes before they are woken.
-        let (polled, mut submitted) = cpu_executor::together(|| self.as_mut().poll_all(cx));
-        if polled.is_ready() {
-            return polled;
-        }
-        // A client with few calls waits for each answer, which is here sooner than this thread sleeps and is woken.
-        while submitted && self.running.len() <= FEW {
-            let this = self.as_mut().project();
-            let (linger, running) = (this.linger, this.running);
-            if !linger.wait(|| running.poll_next_unpin(cx).is_ready()) {
-                break;
-            }
-            let (polled, more) = cpu_executor::together(|| self.as_mut().poll_all(cx));
-            if polled.is_ready() {
-                return polled;
-            }
-            submitted = more;
-        }
-        Poll::Pending
+        cpu_executor::together(|| self.poll_all(cx))
     }
 }
 

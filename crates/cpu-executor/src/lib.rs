@@ -69,7 +69,7 @@ pub use info::{Counters, WorkerInfo};
 pub use job::{Job, Responder};
 pub use placement::{allowed_cpus, default_cpus};
 pub use ticket::Ticket;
-pub use wakes::{deliver, together};
+pub use wakes::{deliver, idle, ring_when_idle, together};
 pub use worker::{Background, Seat, Worker};
 pub use workers::Workers;
 

@@ -4,7 +4,8 @@
 //! other one:
 //!
 //! * A tokio task that submits many jobs in one poll does so [`together`]: the jobs go into the mailboxes at once, and the
-//!   workers that sleep are woken at the end, or after [`MOST`] jobs.
+//!   workers that sleep are woken at the end, or after [`MOST`] jobs. On a thread that says when it has nothing left to do
+//!   ([`ring_when_idle`], [`idle`]) the end is then, or after [`POLLS`] such polls.
 //! * A worker answers the jobs of a batch, and wakes those who wait for the answers at its end, or when it is going to wait
 //!   itself ([`deliver`]): it finds them all ready, and so does the connection that they come from.
 
@@ -16,18 +17,24 @@ use crate::bell::Bell;
 
 /// So many jobs are enough for a worker to begin with.
 const MOST: usize = 64;
+/// So many polls are enough for a worker to begin, on a thread that is never idle.
+const POLLS: usize = 8;
 
 thread_local! {
     /// Those who wait for answers of this worker's thread; none: it is no worker's.
     static ANSWERED: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
     /// How deep in [`together`] this thread is.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    static CALLED: RefCell<Called> = const { RefCell::new(Called { jobs: 0, bells: Vec::new() }) };
+    static CALLED: RefCell<Called> = const { RefCell::new(Called { jobs: 0, polls: 0, bells: Vec::new() }) };
+    /// This thread says when it is idle.
+    static TELLS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Workers that have got jobs, each once.
 struct Called {
     jobs: usize,
+    /// Of which they are.
+    polls: usize,
     bells: Vec<Arc<Bell>>,
 }
 
@@ -42,7 +49,7 @@ pub fn together<T>(body: impl FnOnce() -> T) -> T {
             let depth = DEPTH.get() - 1;
             DEPTH.set(depth);
             if depth == 0 {
-                ring_all();
+                end_of_poll();
             }
         }
     }
@@ -68,9 +75,30 @@ pub(crate) fn call(bell: &Arc<Bell>) {
     }
 }
 
+fn end_of_poll() {
+    let enough = CALLED.with_borrow_mut(|called| {
+        called.polls += usize::from(called.jobs > 0);
+        called.polls >= POLLS
+    });
+    if enough || !TELLS.get() {
+        ring_all();
+    }
+}
+
+/// This thread calls [`idle`] whenever it has nothing left to do, before it sleeps: what it submits [`together`] may wait for
+/// that.
+pub fn ring_when_idle() {
+    TELLS.set(true);
+}
+
+/// This thread has nothing left to do.
+pub fn idle() {
+    ring_all();
+}
+
 fn ring_all() {
     CALLED.with_borrow_mut(|called| {
-        called.jobs = 0;
+        (called.jobs, called.polls) = (0, 0);
         called.bells.drain(..).for_each(|bell| bell.ring());
     });
 }

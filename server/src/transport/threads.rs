@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use engine::cpu_executor;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -44,10 +45,12 @@ impl IoThreads {
                 .enable_all()
                 .max_blocking_threads(BLOCKING_THREADS.div_ceil(count))
                 .thread_name("holdfast-block")
+                .on_thread_park(cpu_executor::idle)
                 .build()?;
             let handle = runtime.handle().clone();
             let stop = stop.clone();
             thread::Builder::new().name(name).spawn(move || {
+                cpu_executor::ring_when_idle();
                 runtime.block_on(stop.cancelled());
                 // What is stuck in a system call is left behind.
                 runtime.shutdown_background();

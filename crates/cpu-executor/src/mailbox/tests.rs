@@ -8,7 +8,7 @@ use crate::error::Refused;
 use crate::info::Meters;
 use crate::job::Envelope;
 use crate::slot::{Pending, slot};
-use crate::together;
+use crate::{idle, ring_when_idle, together};
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -92,6 +92,28 @@ fn jobs_that_are_put_together_ring_at_the_end_or_when_there_are_many() {
     }));
     assert!(panicked.is_err());
     assert!(!is_asleep(), "nobody's job is forgotten");
+}
+
+#[test]
+fn a_thread_that_says_when_it_is_idle_rings_then_or_after_some_polls() {
+    let (inlet, outlet) = sleepers(100);
+    let is_asleep = || outlet.bell.is_asleep();
+    let poll = || drop(together(|| put(&inlet, 1)).expect("there is room"));
+    ring_when_idle();
+    outlet.bell.pretend_asleep();
+    poll();
+    assert!(is_asleep());
+    idle();
+    assert!(!is_asleep());
+    outlet.bell.pretend_asleep();
+    together(|| ());
+    (1..8).for_each(|_| poll());
+    assert!(is_asleep(), "a poll without a job does not count");
+    poll();
+    assert!(!is_asleep(), "it may never be idle");
+    outlet.bell.pretend_asleep();
+    let _alone = put(&inlet, 1).expect("there is room");
+    assert!(!is_asleep(), "what is not submitted together does not wait");
 }
 
 #[test]

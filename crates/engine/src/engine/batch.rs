@@ -34,6 +34,9 @@ const NAMED_TURN: usize = 64;
 /// Items of one job: so long do others wait for the worker. (Some 100 us as well.)
 const JOB: usize = 256;
 
+/// The indexes of a job's items; with their owners, where a Get that finds nothing asks these why.
+type Places = Vec<(usize, Option<OwnerHandle>)>;
+
 /// A map, found for a batch. What is known of it can be checked before anything happens.
 #[derive(Debug)]
 pub struct Batch {
@@ -293,26 +296,27 @@ impl Batch {
         all.into_iter().for_each(|item| by_worker[self.engine.worker_of(item.owner.id().0)].push(item));
 
         let mut jobs = Vec::new();
-        // Why a job was not even begun.
-        let mut kept_out: Vec<(Vec<(usize, Option<OwnerHandle>)>, Error)> = Vec::new();
+        let mut kept_out: Vec<(Places, Error)> = Vec::new();
         for (worker, mut share) in by_worker.into_iter().enumerate() {
             let mut refused = None;
             while !share.is_empty() {
                 let rest = share.split_off(JOB.min(share.len()));
                 let items = std::mem::replace(&mut share, rest);
-                // A Get that finds nothing asks its owner why.
                 let places = items.iter().map(|item| (item.index, reads.map(|_| Arc::clone(&item.owner)))).collect();
-                if refused.is_none() {
-                    let op = Op::Share(Box::new(Share { map: Arc::clone(&self.map), what: what.clone(), items }));
-                    match self.engine.queue(worker, op, call) {
-                        Ok(answer) => {
-                            jobs.push((places, answer));
-                            continue;
-                        }
-                        Err(error) => refused = Some(error),
+                let queued = match refused.take() {
+                    Some(error) => Err(error),
+                    None => {
+                        let share = Share { map: Arc::clone(&self.map), what: what.clone(), items };
+                        self.engine.queue(worker, Op::Share(Box::new(share)), call)
+                    }
+                };
+                match queued {
+                    Ok(answer) => jobs.push((places, answer)),
+                    Err(error) => {
+                        refused = Some(error.clone());
+                        kept_out.push((places, error));
                     }
                 }
-                kept_out.extend(refused.clone().map(|error| (places, error)));
             }
         }
         let mut begun = false;
@@ -324,28 +328,26 @@ impl Batch {
                 }
                 Ok(other) => return Err(mixed_up(&other)),
                 Err(error) => {
+                    // (A worker that has lost an answer may have begun.)
                     begun |= matches!(error, Error::Internal { .. });
                     kept_out.push((places, error));
                 }
             }
         }
-        match kept_out.first() {
-            Some((_, error)) if !begun => Err(error.clone()),
-            _ => {
-                let each = |(places, error): (Vec<_>, Error)| {
-                    places.into_iter().map(move |(index, _)| (index, error.clone())).collect::<Vec<_>>()
-                };
-                items.failed.extend(kept_out.into_iter().flat_map(each));
-                Ok(())
-            }
+        if let (false, Some((_, error))) = (begun, kept_out.first()) {
+            return Err(error.clone());
         }
+        for (places, error) in kept_out {
+            items.failed.extend(places.into_iter().map(|(index, _)| (index, error.clone())));
+        }
+        Ok(())
     }
 
     /// What a worker says of a job.
     fn take(
         &self,
         done: BatchShared,
-        places: Vec<(usize, Option<OwnerHandle>)>,
+        places: Places,
         reads: Option<&BatchOwners>,
         values: &mut [u8],
         items: &mut BatchItems,

@@ -2,7 +2,7 @@
 //! and values that are not copied.
 
 use holdfast_proto::OwnerRef;
-use holdfast_proto::v1::{self, OwnerRef as ProtoOwnerRef, cgroup_ref};
+use holdfast_proto::v1::{self, cgroup_ref};
 use holdfast_proto::v1::{
     CgroupRef, CreateRequest, DeleteRequest, GetOwnerRequest, GetRequest, Reason, TaskRef, UpdateRequest,
 };
@@ -45,7 +45,10 @@ fn an_owner_survives_the_way_into_a_request_and_back() {
                 assert_eq!(back, Some(owner.clone()), stringify!($request));
             })+};
         }
-        check!(GetRequest, CreateRequest, UpdateRequest, DeleteRequest, GetOwnerRequest, ProtoOwnerRef);
+        check!(GetRequest, CreateRequest, UpdateRequest, DeleteRequest, GetOwnerRequest);
+        // As an item of a batch.
+        let item = v1::OwnerRef { owner: Some(owner.clone().into()) };
+        assert_eq!(item.owner.map(OwnerRef::from), Some(owner.clone()));
     }
 }
 

@@ -227,14 +227,14 @@ impl Batch<'_> {
             }
         };
         let owner_ids = ids.unwrap_or(owner_ids);
-        let item = |(index, (line, outcome)): (usize, (&Line, Result<Option<Vec<u8>>, Reason>))| Item {
+        let items = lines.iter().zip(outcomes).enumerate().map(|(index, (line, outcome))| Item {
             owner: line.name.clone(),
             owner_id: owner_ids.get(index).copied().filter(|id| *id != 0),
             version: versions.get(index).copied().unwrap_or_default(),
             status: outcome.as_ref().map(|_| ()).map_err(|reason| *reason),
             value: outcome.ok().flatten(),
-        };
-        Ok(lines.iter().zip(outcomes).enumerate().map(item).collect())
+        });
+        Ok(items.collect())
     }
 
     fn cells(&self, item: &Item) -> Vec<String> {

@@ -297,11 +297,11 @@ impl Batch {
 
         let mut jobs = Vec::new();
         let mut kept_out: Vec<(Places, Error)> = Vec::new();
-        for (worker, mut share) in by_worker.into_iter().enumerate() {
+        for (worker, share) in by_worker.into_iter().enumerate() {
             let mut refused = None;
-            while !share.is_empty() {
-                let rest = share.split_off(JOB.min(share.len()));
-                let items = std::mem::replace(&mut share, rest);
+            let mut share = share.into_iter();
+            while share.len() > 0 {
+                let items: Vec<_> = share.by_ref().take(JOB).collect();
                 let places = items.iter().map(|item| (item.index, reads.map(|_| Arc::clone(&item.owner)))).collect();
                 let queued = match refused.take() {
                     Some(error) => Err(error),

@@ -13,17 +13,20 @@ mod arriving;
 pub mod direct;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use holdfast_proto::v1::Reason;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::{Code, Status};
 use tower::ServiceExt;
 use tracing::Instrument;
 
@@ -37,7 +40,8 @@ use crate::transport::{Answer, Handler};
 const OUR_SERVICES: &str = "/holdfast.v1.";
 
 /// Calls that are conversations: how long they last is their parties' business.
-const STREAMS: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."];
+const STREAMS: [&str; 3] =
+    ["/grpc.health.v1.Health/Watch", "/grpc.reflection.", "/holdfast.v1.StorageService/Pipeline"];
 
 const TIMEOUT: &str = "grpc-timeout";
 const ENCODING: &str = "grpc-encoding";
@@ -58,7 +62,7 @@ struct Shared<D> {
     /// How long the message of a request may take.
     transfer_timeout: Duration,
     draining: AtomicBool,
-    in_flight: AtomicUsize,
+    in_flight: Arc<AtomicUsize>,
 }
 
 impl<D> Clone for Calls<D> {
@@ -70,7 +74,7 @@ impl<D> Clone for Calls<D> {
 impl<D> Calls<D> {
     /// The way to these routes, past them for the calls that `direct` answers, which have to be there as well.
     pub fn new(direct: D, routes: Routes, max_message_size: usize, transfer_timeout: Duration) -> Self {
-        let (draining, in_flight) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let (draining, in_flight) = (AtomicBool::new(false), Arc::default());
         let routes = routes.prepare();
         Self(Arc::new(Shared { direct, routes, max_message_size, transfer_timeout, draining, in_flight }))
     }
@@ -81,7 +85,7 @@ impl<D> Calls<D> {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Calls that have come and are not answered.
+    /// Calls that have come and are not answered to the end.
     pub fn in_flight(&self) -> usize {
         // Relaxed: a number for the log.
         self.0.in_flight.load(Ordering::Relaxed)
@@ -111,7 +115,7 @@ fn other(response: Response<Body>) -> Response<Answer> {
 impl<D: Direct> Shared<D> {
     async fn answer(&self, caller: Caller, request: Request<Incoming>) -> Response<Answer> {
         let began = Instant::now();
-        let _counted = InFlight::new(&self.in_flight);
+        let counted = InFlight::new(&self.in_flight);
         let deadline = match self.admit(&request, began) {
             Ok(deadline) => deadline,
             Err(status) => return other(status.into_http()),
@@ -119,7 +123,11 @@ impl<D: Direct> Shared<D> {
         let uri = request.uri().clone();
         let answering = AssertUnwindSafe(self.lead(&caller, deadline, request, began)).catch_unwind();
         let response = answering.await.unwrap_or_else(|panic| other(status::panicked(&*panic).into_http()));
-        self.finish(response, &uri, &caller, began)
+        let response = self.finish(response, &uri, &caller, began);
+        match is_stream(uri.path()) {
+            true => response.map(|body| Answer::Other(Body::new(Conversing { body, _counted: counted }))),
+            false => response,
+        }
     }
 
     /// To its handler.
@@ -186,32 +194,49 @@ impl<D: Direct> Shared<D> {
         if let Some(Incident { id, problem }) = Incident::of(status) {
             tracing::error!(incident = id, method = method.path(), %caller, "{problem}");
         }
-        match status.code() {
-            // Nothing but tonic's decoder says OUT_OF_RANGE, and only for this.
-            Code::OutOfRange => other(status::message_too_large(self.max_message_size).into_http()),
-            // What a handler calls internal has its incident in the details. Without: tonic's word for a message that it
-            // cannot decode, or that is not there.
-            Code::Internal if status.details().is_empty() => {
-                other(status::invalid_message(status.message()).into_http())
-            }
-            _ => response,
+        match status::of_decoder(status, self.max_message_size) {
+            Some(status) => other(status.into_http()),
+            None => response,
         }
     }
 }
 
 /// Counts a call while it lives.
-struct InFlight<'a>(&'a AtomicUsize);
+struct InFlight(Arc<AtomicUsize>);
 
-impl<'a> InFlight<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
+impl InFlight {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
+        Self(Arc::clone(count))
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The answer of a conversation: the call is in flight until it ends.
+struct Conversing {
+    body: Answer,
+    _counted: InFlight,
+}
+
+impl hyper::body::Body for Conversing {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

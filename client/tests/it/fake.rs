@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast::v1::storage_service_server::{StorageService, StorageServiceServer};
 use holdfast::v1::{
-    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest, GetResponse,
-    ListElementsRequest, ListElementsResponse, UpdateRequest, UpdateResponse,
+    BatchDeleteRequest, BatchDeleteResponse, BatchGetRequest, BatchGetResponse, BatchUpdateRequest,
+    BatchUpdateResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest,
+    GetResponse, ListElementsRequest, ListElementsResponse, PipelineRequest, PipelineResponse, UpdateRequest,
+    UpdateResponse,
 };
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// What an Update is answered.
@@ -104,6 +106,24 @@ impl StorageService for Script {
     }
 
     async fn delete(&self, _: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn batch_get(&self, _: Request<BatchGetRequest>) -> Result<Response<BatchGetResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn batch_update(&self, _: Request<BatchUpdateRequest>) -> Result<Response<BatchUpdateResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn batch_delete(&self, _: Request<BatchDeleteRequest>) -> Result<Response<BatchDeleteResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    type PipelineStream = tokio_stream::Pending<Result<PipelineResponse, Status>>;
+
+    async fn pipeline(&self, _: Request<Streaming<PipelineRequest>>) -> Result<Response<Self::PipelineStream>, Status> {
         Err(Status::unimplemented("not in this test"))
     }
 }

@@ -1,5 +1,6 @@
 //! The client library against servers that say what the test wants, and the command line against the real one.
 
+mod batch;
 mod cgroups;
 mod client;
 mod command_line;

@@ -178,9 +178,14 @@ impl Answer {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     }
+}
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match self {
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut *self {
             Self::Message(frame) => Poll::Ready(Some(Ok(match frame.take() {
                 Some(frame) => Frame::data(frame),
                 None => {
@@ -228,7 +233,7 @@ impl HttpBody for Sliced {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.rest.is_empty() {
-            match std::task::ready!(self.body.poll_frame(cx)) {
+            match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if data.len() > SLICE => self.rest = data,
                     Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),

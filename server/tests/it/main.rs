@@ -1,6 +1,7 @@
 //! The server from outside: over sockets, as a client meets it.
 
 mod bad_input;
+mod batch;
 mod bounds;
 mod crowd;
 mod descriptors;
@@ -15,6 +16,7 @@ mod listings;
 mod load;
 mod machine;
 mod owners;
+mod pipeline;
 mod process;
 mod raw;
 mod status_table;

@@ -10,7 +10,7 @@ use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueH
 use clap_complete::Shell;
 use holdfast::{MapKind, UpdateMode};
 
-pub use self::owner::{OwnerArgs, OwnerCommand, OwnerShowArgs};
+pub use self::owner::{OwnerArgs, OwnerCommand, OwnerShowArgs, task};
 use crate::value::{self, Input};
 
 mod owner;
@@ -156,6 +156,9 @@ Examples:
   holdfast list tenant
   holdfast list tenant -o json")]
     List(ListArgs),
+    /// Read, write or delete the values of many owners: an item in each line of a file or of stdin
+    #[command(subcommand, after_help = crate::batch::EXAMPLES)]
+    Batch(crate::batch::BatchCommand),
     /// Show, list and simulate owners: the tasks and cgroups that values belong to
     #[command(
         subcommand,

@@ -10,6 +10,7 @@ use crate::args::{
     AdminCommand, Cli, Command, Common, CreateArgs, DeleteArgs, Format, GetArgs, ListArgs, MapCommand, MapCreateArgs,
     OwnerArgs, OwnerCommand, OwnerShowArgs, UpdateArgs,
 };
+use crate::batch;
 use crate::describe::{
     ELEMENT_HEADER, MAP_HEADER, OWNER_HEADER, element_cells, element_json, info_json, map_cells, map_json, owner_cells,
     owner_json, stats_json,
@@ -37,6 +38,7 @@ pub async fn run<W: Write>(cli: Cli, output: &mut Output<W>) -> Done {
         Command::Update(args) => update(&client()?, args, output).await,
         Command::Delete(args) => delete(&client()?, args, output).await,
         Command::List(args) => list(&client()?, args, output).await,
+        Command::Batch(command) => batch::run(&client()?, command, output).await,
         Command::Owner(command) => owner(&client()?, command, output).await,
         Command::Program(command) => program::run(&client()?, command, output).await,
         Command::Admin(AdminCommand::Info) => Ok(output.record(&info_json(&client()?.info().await?))?),

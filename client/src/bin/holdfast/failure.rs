@@ -14,6 +14,11 @@ pub enum Failure {
     Client(Error),
     /// The answer could not be written.
     Output(io::Error),
+    /// Some items of a batch.
+    Items {
+        refused: usize,
+        of: usize,
+    },
     /// Something did not come out as it must.
     #[cfg(feature = "lab")]
     Lab(String),
@@ -26,7 +31,7 @@ impl Failure {
 
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Client(Error::Refused(_)) => 1,
+            Self::Client(Error::Refused(_)) | Self::Items { .. } => 1,
             #[cfg(feature = "lab")]
             Self::Lab(_) => 1,
             Self::Client(Error::Usage(_)) => 2,
@@ -48,6 +53,7 @@ impl Failure {
                     .to_owned(),
             ),
             Self::Client(Error::Refused(refusal)) => what_to_do(refusal),
+            Self::Items { .. } => Some("--failed shows them alone; all others are done".to_owned()),
             Self::Client(Error::Usage(_)) | Self::Output(_) => None,
             #[cfg(feature = "lab")]
             Self::Lab(_) => None,
@@ -72,6 +78,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Client(error) => writeln!(f, "error: {error}")?,
             Self::Output(error) => writeln!(f, "error: cannot write the answer: {error}")?,
+            Self::Items { refused, of } => writeln!(f, "error: {refused} of {of} items were refused")?,
             #[cfg(feature = "lab")]
             Self::Lab(what) => writeln!(f, "error: {what}")?,
         }

@@ -124,7 +124,8 @@ pub struct SimulatedArgs {
     pub count: u64,
 }
 
-fn task(text: &str) -> Result<Task, String> {
+/// A task as it is typed: PID, PID@TICKS or `self`.
+pub fn task(text: &str) -> Result<Task, String> {
     let pid = |pid: &str| pid.parse().ok().filter(|pid| *pid > 0);
     let task = match text.split_once('@') {
         None if text == "self" => Some(Task::Caller),

@@ -1,0 +1,243 @@
+//! The loader: two threads, each with a runtime of its own, that share the connections.
+//!
+//! ```text
+//!   connect ──► WARM ──────────► COUNT ───────────────► STOP
+//!               answers checked  answers counted, too   calls that are under way end
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use hdrhistogram::Histogram;
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
+
+use super::client::Connection;
+use super::server::{Cpu, Process};
+use super::work::Item;
+use crate::histogram;
+
+/// Of the loader: as many as the machine that this was made on has processors.
+const THREADS: usize = 2;
+const WARM: Duration = Duration::from_millis(300);
+/// How long connecting may take, and how long calls that are under way at the end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const WARMING: u8 = 0;
+const COUNTING: u8 = 1;
+const STOPPED: u8 = 2;
+
+/// Connections, and calls at a time on each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub connections: usize,
+    pub streams: usize,
+}
+
+impl std::str::FromStr for Shape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('x').and_then(|(connections, streams)| {
+            Some(Shape { connections: connections.parse().ok()?, streams: streams.parse().ok()? })
+        });
+        let possible = |shape: &Shape| shape.connections > 0 && shape.streams > 0;
+        parsed.filter(possible).ok_or_else(|| format!("{text:?} is not CONNECTIONSxSTREAMS, such as 8x32"))
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.connections, self.streams)
+    }
+}
+
+/// What came of one turn.
+pub struct Outcome {
+    pub calls: u64,
+    pub seconds: f64,
+    /// Nanoseconds from the call to the end of its answer.
+    pub latencies: Histogram<u64>,
+    /// At any time, also before it was counted.
+    pub failures: u64,
+    /// The first of them.
+    pub failure: Option<String>,
+    /// Of the server while it was counted, and of the loader.
+    pub server: Duration,
+    pub loader: Duration,
+}
+
+/// What the streams of one connection have seen.
+struct Seen {
+    calls: u64,
+    latencies: Histogram<u64>,
+    failures: u64,
+    failure: Option<String>,
+}
+
+impl Seen {
+    fn new() -> Self {
+        Seen { calls: 0, latencies: histogram(), failures: 0, failure: None }
+    }
+
+    fn fail(&mut self, why: impl FnOnce() -> String) {
+        self.failures += 1;
+        self.failure.get_or_insert_with(why);
+    }
+
+    fn add(&mut self, other: Seen) {
+        self.calls += other.calls;
+        self.latencies.add(&other.latencies).expect("one grows to the other's range");
+        self.failures += other.failures;
+        self.failure = self.failure.take().or(other.failure);
+    }
+}
+
+/// Closed loop: each stream makes its next call when the one before is answered. Streams share out the items.
+pub fn closed(server: &Process, shape: Shape, items: &Arc<[Item]>, counted: Duration) -> Result<Outcome> {
+    let phase = Arc::new(AtomicU8::new(WARMING));
+    let (ready, is_ready) = mpsc::channel();
+    let threads: Vec<_> = (0..THREADS.min(shape.connections))
+        .map(|first| {
+            let (items, phase, ready, to) = (Arc::clone(items), Arc::clone(&phase), ready.clone(), server.address());
+            let connections: Vec<_> = (first..shape.connections).step_by(THREADS).collect();
+            thread::spawn(move || drive(to, shape, &connections, &items, &phase, &ready))
+        })
+        .collect();
+    drop(ready);
+    for _ in &threads {
+        // An error ends its thread, which tells it below.
+        if is_ready.recv_timeout(PATIENCE).is_err() {
+            break;
+        }
+    }
+    crate::pause(WARM);
+    let (own, before, began) = (Cpu::of_this()?, server.cpu()?, Instant::now());
+    // Relaxed, here and below: what the threads count goes through a lock, and their end through a join.
+    phase.store(COUNTING, Ordering::Relaxed);
+    crate::pause(counted);
+    phase.store(STOPPED, Ordering::Relaxed);
+    let seconds = began.elapsed().as_secs_f64();
+    let (loader, server) = (Cpu::of_this()?.since(own), server.cpu()?.since(before));
+    let mut all = Seen::new();
+    for thread in threads {
+        all.add(thread.join().map_err(|_| anyhow!("a thread of the loader panicked"))??);
+    }
+    let Seen { calls, latencies, failures, failure } = all;
+    Ok(Outcome { calls, seconds, latencies, failures, failure, server, loader })
+}
+
+/// One thread of the loader, with these connections.
+fn drive(
+    to: SocketAddr,
+    shape: Shape,
+    connections: &[usize],
+    items: &Arc<[Item]>,
+    phase: &Arc<AtomicU8>,
+    ready: &mpsc::Sender<()>,
+) -> Result<Seen> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut open = Vec::new();
+        for _ in connections {
+            open.push(Connection::open(to).await?);
+        }
+        let _ = ready.send(());
+        let seen: Vec<_> = connections.iter().map(|_| Arc::new(Mutex::new(Seen::new()))).collect();
+        let mut streams = JoinSet::new();
+        for ((number, connection), seen) in connections.iter().zip(open).zip(&seen) {
+            for stream in 0..shape.streams {
+                let at = number * shape.streams + stream;
+                let range = share(items.len(), at, shape.connections * shape.streams);
+                let (connection, items) = (connection.clone(), Arc::clone(items));
+                streams.spawn(one_stream(connection, items, range, Arc::clone(phase), Arc::clone(seen)));
+            }
+        }
+        let mut all = Seen::new();
+        let ended = async { while streams.join_next().await.is_some() {} };
+        tokio::select! {
+            () = ended => {}
+            () = late(phase) => {}
+        }
+        for _ in 0..streams.len() {
+            all.fail(|| format!("a call was not answered within {PATIENCE:?}"));
+        }
+        streams.shutdown().await;
+        for seen in seen {
+            all.add(std::mem::replace(&mut *seen.lock().expect("nobody panics with it"), Seen::new()));
+        }
+        Ok(all)
+    })
+}
+
+/// Done so long after the end.
+async fn late(phase: &AtomicU8) {
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    while phase.load(Ordering::Relaxed) != STOPPED {
+        tick.tick().await;
+    }
+    let end = tokio::time::Instant::now() + PATIENCE;
+    tokio::time::sleep_until(end).await;
+}
+
+/// The items of one stream of so many: a part of its own, or where there are too few a single one.
+fn share(items: usize, at: usize, of: usize) -> std::ops::Range<usize> {
+    if items < of {
+        return at % items..at % items + 1;
+    }
+    items * at / of..items * (at + 1) / of
+}
+
+async fn one_stream(
+    mut connection: Connection,
+    items: Arc<[Item]>,
+    range: std::ops::Range<usize>,
+    phase: Arc<AtomicU8>,
+    seen: Arc<Mutex<Seen>>,
+) {
+    let head = connection.head(items[range.start].method.path());
+    for item in items[range].iter().cycle() {
+        if phase.load(Ordering::Relaxed) == STOPPED {
+            return;
+        }
+        let began = Instant::now();
+        let answer = connection.call(&head, item.framed.clone()).await;
+        let took = began.elapsed();
+        let is_lost = answer.is_err();
+        let checked = answer.and_then(|answer| item.check(answer));
+        let mut seen = seen.lock().expect("nobody panics with it");
+        match checked {
+            Ok(()) if phase.load(Ordering::Relaxed) == COUNTING => {
+                seen.calls += 1;
+                seen.latencies.record(took.as_nanos() as u64).expect("it grows");
+            }
+            Ok(()) => {}
+            Err(why) => seen.fail(|| format!("{why:#}")),
+        }
+        if is_lost {
+            return;
+        }
+    }
+}
+
+/// Calls that have to succeed before anything can be measured, some at a time; what was answered, in their order.
+pub fn all<Q, A>(to: SocketAddr, path: &'static str, requests: impl IntoIterator<Item = Q>) -> Result<Vec<A>>
+where
+    Q: prost::Message,
+    A: prost::Message + Default,
+{
+    use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let connection = Connection::open(to).await?;
+        let calls = requests.into_iter().map(|request| {
+            let mut connection = connection.clone();
+            async move { connection.ask(path, &request).await }
+        });
+        stream::iter(calls).buffered(64).try_collect().await.with_context(|| format!("at {to}"))
+    })
+}

@@ -61,7 +61,7 @@ pub fn run(job: &mut Job) -> Result<()> {
     result.and(cleaned)
 }
 
-/// Both programs, statically linked. Where the target for musl cannot be had, glibc's archive does it.
+/// Both programs, statically linked. Where musl cannot be had, glibc's archive does it.
 fn build(job: &mut Job) -> Result<PathBuf> {
     let (target, flags) = target(job);
     let mut build = cargo("build --profile container --package holdfastd --package holdfast --no-default-features");
@@ -79,7 +79,9 @@ fn target(job: &mut Job) -> (String, Option<&'static str>) {
     let musl = format!("{architecture}-unknown-linux-musl");
     let mut add = Command::new("rustup");
     add.args(["target", "add", &musl]);
-    match job.run(bounded(FETCH_SECONDS, &add)) {
+    // The allocator is C.
+    let added = install(job, &["musl-gcc"], &["musl-tools"]);
+    match added.and_then(|()| job.run(bounded(FETCH_SECONDS, &add))) {
         Ok(()) => (musl, None),
         Err(why) => {
             job.skip("static binary with musl (glibc takes its place)", &why);
@@ -93,13 +95,23 @@ fn prepare(job: &mut Job) -> Result<()> {
     if job.is_listing() {
         return Ok(());
     }
-    let user = fs::metadata("/proc/self").context("cannot tell which user this is")?.uid();
-    ensure!(user == 0, "this is user {user}");
-    if PROGRAMS.iter().any(|program| Command::new(program).arg("--version").output().is_err()) {
+    ensure!(user()? == 0, "this is user {}", user()?);
+    install(job, PROGRAMS, PACKAGES)
+}
+
+fn user() -> Result<u32> {
+    Ok(fs::metadata("/proc/self").context("cannot tell which user this is")?.uid())
+}
+
+/// Installs Debian's packages where one of the programs is missing.
+fn install(job: &mut Job, programs: &[&str], packages: &[&str]) -> Result<()> {
+    let missing = |program: &&str| Command::new(program).arg("--version").output().is_err();
+    if !job.is_listing() && programs.iter().any(missing) {
+        ensure!(user()? == 0, "{programs:?} are missing, and only root can install {packages:?}");
         let mut update = Command::new("apt-get");
         update.args(["update", "--quiet"]);
         let mut install = Command::new("apt-get");
-        install.args(["install", "--quiet", "--yes", "--no-install-recommends"]).args(PACKAGES);
+        install.args(["install", "--quiet", "--yes", "--no-install-recommends"]).args(packages);
         for command in [update, install] {
             let mut command = bounded(INSTALL_SECONDS, &command);
             command.env("DEBIAN_FRONTEND", "noninteractive");

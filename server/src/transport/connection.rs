@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep_until};
 
-use super::streams::{self, Sliced, Streams};
+use super::streams::{self, Queue, Sliced, Streams};
 use super::{Config, Handler, MAX_HEADER_LIST, MAX_PENDING_RESETS, MAX_STREAMS, Shared};
 use crate::authorize::Caller;
 
@@ -54,7 +54,9 @@ pub(super) async fn serve<H: Handler>(stream: Stream, caller: Caller, handler: H
             }
         })
     };
-    let mut connection = pin!(builder(config).serve_connection(TokioIo::new(io), service));
+    let calls = Queue::default();
+    let connection = builder(calls.clone(), config).serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(Streams::new(calls, connection));
     let mut state = State::Greeting;
     let opened = Instant::now();
     let mut timer = pin!(sleep_until(opened + config.handshake_timeout));
@@ -81,7 +83,7 @@ pub(super) async fn serve<H: Handler>(stream: Stream, caller: Caller, handler: H
                 State::Serving => {
                     tracing::debug!(%caller, "connection is old: told to go away");
                     state = State::Leaving;
-                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().connection().graceful_shutdown();
                     timer.as_mut().reset(Instant::now() + config.leave_grace);
                 }
                 State::Leaving => {
@@ -94,7 +96,7 @@ pub(super) async fn serve<H: Handler>(stream: Stream, caller: Caller, handler: H
                     return;
                 }
                 state = State::Leaving;
-                connection.as_mut().graceful_shutdown();
+                connection.as_mut().connection().graceful_shutdown();
                 timer.as_mut().reset(Instant::now() + FAR);
             }
             () = shared.cut.cancelled() => return,
@@ -102,8 +104,8 @@ pub(super) async fn serve<H: Handler>(stream: Stream, caller: Caller, handler: H
     }
 }
 
-fn builder(config: &Config) -> http2::Builder<Streams> {
-    let mut builder = http2::Builder::new(Streams);
+fn builder(calls: Queue, config: &Config) -> http2::Builder<Queue> {
+    let mut builder = http2::Builder::new(calls);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)

@@ -1,22 +1,40 @@
-//! The answers of one connection: how much of each waits for the client at a time, and for how long.
+//! The calls of one connection, and their answers.
+//!
+//! # Where they run
+//!
+//! A connection polls its calls itself, in its own task ([`Streams`]). A task for each, which is what hyper makes of them
+//! by default, is stolen by other threads, so that a connection is woken and writes for every few answers; kept together
+//! they are answered together, and a write takes all of them (`cargo xtask bench service`). The price: a call that does
+//! not return from its poll holds up its connection, pings included. So nothing in a handler may block.
+//!
+//! ```text
+//!   socket ──► hyper ──execute──► Streams: queue ──► running ──┐
+//!     ▲          ▲                                             │ until nothing moves
+//!     └──flush───┴─────────────── answers ◄────────────────────┘
+//! ```
+//!
+//! # How much of an answer waits for the client at a time, and for how long
 //!
 //! A client opens its window for an answer as it reads. hyper hands h2 whatever frame the body gives as soon as the window
 //! is not shut, however small the window and however large the frame, and then forgets the call; and it does not ask the
 //! body for anything while the window is shut. So neither hyper nor the body would notice a client that reads no further.
 //! Hence two halves: [`Sliced`] gives frames of [`SLICE`] bytes at most, so that the rest of a long answer waits in a call
-//! that is still alive, and [`Streams`] runs the calls and ends those that are.
+//! that is still alive, and the executor ends those that are.
 //!
 //! What may wait for good, as long as the connection gives signs of life, is the last slice of each of its answers.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::rt::Executor;
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
@@ -35,32 +53,95 @@ pub(super) fn answered(patience: Duration) {
     PATIENCE.with(|cell| cell.set(Some(patience)));
 }
 
-/// Runs the calls of a connection, each as a task. One whose answer is not taken in time is dropped, which resets its stream.
-#[derive(Clone, Copy)]
-pub(super) struct Streams;
+type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl<F> Executor<F> for Streams
+/// Takes the calls of a connection from hyper, for its [`Streams`].
+#[derive(Clone, Default)]
+pub(super) struct Queue(Arc<Mutex<Vec<Call>>>);
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Vec<Call>> {
+        // Never waited for: only the connection's own task uses it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<F> Executor<F> for Queue
 where
-    F: Future + Send + 'static,
-    F::Output: Send,
+    F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, call: F) {
-        tokio::spawn(PATIENCE.scope(Cell::new(None), async move {
-            let mut call = pin!(call);
-            let mut timer = pin!(None::<Sleep>);
-            poll_fn(|cx| {
-                if call.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                if timer.is_none() {
-                    // Only here: nearly all answers are gone with the poll that made them, and need no clock.
-                    timer.set(PATIENCE.with(Cell::get).map(|patience| sleep_until(Instant::now() + patience)));
-                }
-                let Some(timer) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
-                timer.poll(cx).map(|()| tracing::debug!("call cut: its answer was not taken in time"))
-            })
-            .await;
-        }));
+        self.lock().push(Box::pin(PATIENCE.scope(Cell::new(None), Patient { call, timer: None })));
+    }
+}
+
+pin_project! {
+    /// A call that is dropped, which resets its stream, if its answer is not taken in time.
+    struct Patient<F> {
+        #[pin]
+        call: F,
+        timer: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Patient<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.call.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if this.timer.is_none() {
+            // Only here: nearly all answers are gone with the poll that made them, and need no clock.
+            *this.timer = PATIENCE.with(Cell::get).map(|patience| Box::pin(sleep_until(Instant::now() + patience)));
+        }
+        let Some(timer) = this.timer else { return Poll::Pending };
+        timer.as_mut().poll(cx).map(|()| tracing::debug!("call cut: its answer was not taken in time"))
+    }
+}
+
+pin_project! {
+    /// A connection of hyper's together with its calls.
+    pub(super) struct Streams<C> {
+        #[pin]
+        connection: C,
+        queue: Queue,
+        running: FuturesUnordered<Call>,
+    }
+}
+
+impl<C: Future> Streams<C> {
+    /// A connection that gives its calls to `queue`.
+    pub(super) fn new(queue: Queue, connection: C) -> Self {
+        Self { connection, queue, running: FuturesUnordered::new() }
+    }
+
+    /// The connection itself.
+    pub(super) fn connection(self: Pin<&mut Self>) -> Pin<&mut C> {
+        self.project().connection
+    }
+}
+
+impl<C: Future> Future for Streams<C> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let mut this = self.project();
+        // It ends: tokio's budget stops the connection's reading, and `running` gives way after as many polls as it has calls.
+        loop {
+            if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            this.running.extend(this.queue.lock().drain(..));
+            let mut answered = false;
+            while let Poll::Ready(Some(())) = this.running.poll_next_unpin(cx) {
+                answered = true;
+            }
+            if !answered {
+                return Poll::Pending;
+            }
+        }
     }
 }
 

@@ -15,7 +15,7 @@
 
 pub mod app;
 pub mod authorize;
-mod calls;
+pub mod calls;
 pub mod config;
 mod convert;
 pub mod logging;

@@ -7,14 +7,20 @@
 
 mod constant;
 
+use std::future::pending;
 use std::io;
 use std::net::Ipv4Addr;
+use std::process::exit;
 
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use holdfast_proto::v1::storage_service_server::StorageServiceServer;
+use holdfastd::calls::Calls;
+use holdfastd::transport::{Config, Connections, Endpoint, Listener};
 use mimalloc::MiMalloc;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -25,6 +31,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// As many as `holdfastd` has by default.
 const THREADS: usize = 2;
+/// Likewise.
+const MESSAGE: usize = 4 << 20;
+/// More than are opened.
+const CONNECTIONS: usize = 1 << 16;
 
 #[derive(Parser)]
 struct Cli {
@@ -41,25 +51,42 @@ struct Cli {
 enum Transport {
     /// tonic's own server, as it is by default
     Tonic,
+    /// That of holdfastd
+    Holdfast,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> Result<()> {
     let Cli { transport, value } = Cli::parse();
     let runtime = Builder::new_multi_thread().enable_all().worker_threads(THREADS).build()?;
     let service = StorageServiceServer::new(Constant::new(value));
     runtime.spawn(async move {
-        match transport {
+        let ended = match transport {
             Transport::Tonic => tonic(service).await,
+            Transport::Holdfast => holdfast(service).await,
+        };
+        if let Err(why) = ended {
+            eprintln!("bench-peer: {why:#}");
+            exit(1);
         }
     });
     // Nobody writes there: it ends with whoever started this.
     io::copy(&mut io::stdin(), &mut io::sink())?;
-    Ok(())
+    exit(0)
 }
 
-async fn tonic(service: StorageServiceServer<Constant>) -> anyhow::Result<()> {
+async fn tonic(service: StorageServiceServer<Constant>) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("serving grpc tcp://{}", listener.local_addr()?);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Ok(Server::builder().add_service(service).serve_with_incoming(incoming).await?)
+}
+
+async fn holdfast(service: StorageServiceServer<Constant>) -> Result<()> {
+    let listener = Listener::bind(&Endpoint::Tcp((Ipv4Addr::LOCALHOST, 0).into()))?;
+    println!("serving grpc {}", listener.endpoint());
+    let config = Config::default();
+    let calls = Calls::new(Routes::new(service), MESSAGE, config.transfer_timeout);
+    let connections = Connections::new(config, CONNECTIONS);
+    connections.accept(listener, calls);
+    pending().await
 }

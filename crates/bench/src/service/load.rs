@@ -1,4 +1,4 @@
-//! The loader: two threads, each with a runtime of its own, that share the connections.
+//! The loader in a closed loop: two threads, each with a runtime of its own, that share the connections.
 //!
 //! ```text
 //!   connect ──► WARM ──────────► COUNT ───────────────► STOP
@@ -6,26 +6,30 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
-use tokio::runtime::Builder;
+use prost::Message;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 use super::client::Connection;
 use super::server::{Cpu, Process};
-use super::work::Item;
+use super::work::{Heads, Items};
 use crate::histogram;
 
 /// Of the loader: as many as the machine that this was made on has processors.
-const THREADS: usize = 2;
-const WARM: Duration = Duration::from_millis(300);
+pub const THREADS: usize = 2;
+/// Before anything is counted.
+pub const WARM: Duration = Duration::from_millis(300);
 /// How long connecting may take, and how long calls that are under way at the end.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 const WARMING: u8 = 0;
 const COUNTING: u8 = 1;
@@ -60,8 +64,10 @@ impl std::fmt::Display for Shape {
 pub struct Outcome {
     pub calls: u64,
     pub seconds: f64,
-    /// Nanoseconds from the call to the end of its answer.
+    /// Nanoseconds from the call to the end of its answer. Empty where another loader tells no more than `quantiles`.
     pub latencies: Histogram<u64>,
+    /// Of another loader: p50, p99 and p99.9 in microseconds, those that it tells.
+    pub quantiles: [Option<f64>; 3],
     /// At any time, also before it was counted.
     pub failures: u64,
     /// The first of them.
@@ -71,25 +77,25 @@ pub struct Outcome {
     pub loader: Duration,
 }
 
-/// What the streams of one connection have seen.
-struct Seen {
-    calls: u64,
-    latencies: Histogram<u64>,
-    failures: u64,
-    failure: Option<String>,
+/// What the streams of one thread have seen.
+pub struct Seen {
+    pub calls: u64,
+    pub latencies: Histogram<u64>,
+    pub failures: u64,
+    pub failure: Option<String>,
 }
 
 impl Seen {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Seen { calls: 0, latencies: histogram(), failures: 0, failure: None }
     }
 
-    fn fail(&mut self, why: impl FnOnce() -> String) {
+    pub fn fail(&mut self, why: impl FnOnce() -> String) {
         self.failures += 1;
         self.failure.get_or_insert_with(why);
     }
 
-    fn add(&mut self, other: Seen) {
+    pub fn add(&mut self, other: Seen) {
         self.calls += other.calls;
         self.latencies.add(&other.latencies).expect("one grows to the other's range");
         self.failures += other.failures;
@@ -97,13 +103,13 @@ impl Seen {
     }
 }
 
-/// Closed loop: each stream makes its next call when the one before is answered. Streams share out the items.
-pub fn closed(server: &Process, shape: Shape, items: &Arc<[Item]>, counted: Duration) -> Result<Outcome> {
+/// Each stream makes its next call when the one before is answered. Streams share out the items.
+pub fn closed(server: &Process, shape: Shape, items: &Items, counted: Duration) -> Result<Outcome> {
     let phase = Arc::new(AtomicU8::new(WARMING));
     let (ready, is_ready) = mpsc::channel();
     let threads: Vec<_> = (0..THREADS.min(shape.connections))
         .map(|first| {
-            let (items, phase, ready, to) = (Arc::clone(items), Arc::clone(&phase), ready.clone(), server.address());
+            let (items, phase, ready, to) = (items.clone(), Arc::clone(&phase), ready.clone(), server.address());
             let connections: Vec<_> = (first..shape.connections).step_by(THREADS).collect();
             thread::spawn(move || drive(to, shape, &connections, &items, &phase, &ready))
         })
@@ -128,7 +134,24 @@ pub fn closed(server: &Process, shape: Shape, items: &Arc<[Item]>, counted: Dura
         all.add(thread.join().map_err(|_| anyhow!("a thread of the loader panicked"))??);
     }
     let Seen { calls, latencies, failures, failure } = all;
-    Ok(Outcome { calls, seconds, latencies, failures, failure, server, loader })
+    Ok(Outcome { calls, seconds, latencies, quantiles: [None; 3], failures, failure, server, loader })
+}
+
+/// The same without a server's process, by one thread: what tests need.
+#[cfg(test)]
+pub fn one_loop(to: SocketAddr, shape: Shape, items: &Items, time: Duration) -> Result<Seen> {
+    let phase = Arc::new(AtomicU8::new(COUNTING));
+    let connections: Vec<_> = (0..shape.connections).collect();
+    thread::scope(|scope| {
+        let loader = scope.spawn(|| drive(to, shape, &connections, items, &phase, &mpsc::channel().0));
+        crate::pause(time);
+        phase.store(STOPPED, Ordering::Relaxed);
+        loader.join().expect("it does not panic")
+    })
+}
+
+pub fn runtime() -> Result<Runtime> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
 /// One thread of the loader, with these connections.
@@ -136,40 +159,38 @@ fn drive(
     to: SocketAddr,
     shape: Shape,
     connections: &[usize],
-    items: &Arc<[Item]>,
+    items: &Items,
     phase: &Arc<AtomicU8>,
     ready: &mpsc::Sender<()>,
 ) -> Result<Seen> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let mut open = Vec::new();
         for _ in connections {
             open.push(Connection::open(to).await?);
         }
         let _ = ready.send(());
-        let seen: Vec<_> = connections.iter().map(|_| Arc::new(Mutex::new(Seen::new()))).collect();
+        let seen = Arc::new(Mutex::new(Seen::new()));
         let mut streams = JoinSet::new();
-        for ((number, connection), seen) in connections.iter().zip(open).zip(&seen) {
+        for (number, connection) in connections.iter().zip(open) {
+            let heads = Arc::new(Heads::new(&connection));
             for stream in 0..shape.streams {
                 let at = number * shape.streams + stream;
-                let range = share(items.len(), at, shape.connections * shape.streams);
-                let (connection, items) = (connection.clone(), Arc::clone(items));
-                streams.spawn(one_stream(connection, items, range, Arc::clone(phase), Arc::clone(seen)));
+                let range = share(items.all.len(), items.unit, at, shape.connections * shape.streams);
+                let (connection, heads, items) = (connection.clone(), Arc::clone(&heads), items.clone());
+                streams.spawn(one_stream(connection, heads, items, range, Arc::clone(phase), Arc::clone(&seen)));
             }
         }
-        let mut all = Seen::new();
         let ended = async { while streams.join_next().await.is_some() {} };
         tokio::select! {
             () = ended => {}
             () = late(phase) => {}
         }
+        let mut all = Seen::new();
         for _ in 0..streams.len() {
             all.fail(|| format!("a call was not answered within {PATIENCE:?}"));
         }
         streams.shutdown().await;
-        for seen in seen {
-            all.add(std::mem::replace(&mut *seen.lock().expect("nobody panics with it"), Seen::new()));
-        }
+        all.add(std::mem::replace(&mut *seen.lock().expect("nobody panics with it"), Seen::new()));
         Ok(all)
     })
 }
@@ -184,31 +205,30 @@ async fn late(phase: &AtomicU8) {
     tokio::time::sleep_until(end).await;
 }
 
-/// The items of one stream of so many: a part of its own, or where there are too few a single one.
-fn share(items: usize, at: usize, of: usize) -> std::ops::Range<usize> {
-    if items < of {
-        return at % items..at % items + 1;
-    }
-    items * at / of..items * (at + 1) / of
+/// The items of one stream of so many, whole units: a part of its own, or where there are too few a single one.
+fn share(items: usize, unit: usize, at: usize, of: usize) -> Range<usize> {
+    let units = items / unit;
+    let range = if units < of { at % units..at % units + 1 } else { units * at / of..units * (at + 1) / of };
+    range.start * unit..range.end * unit
 }
 
 async fn one_stream(
     mut connection: Connection,
-    items: Arc<[Item]>,
-    range: std::ops::Range<usize>,
+    heads: Arc<Heads>,
+    items: Items,
+    range: Range<usize>,
     phase: Arc<AtomicU8>,
     seen: Arc<Mutex<Seen>>,
 ) {
-    let head = connection.head(items[range.start].method.path());
-    for item in items[range].iter().cycle() {
+    for item in items.all[range].iter().cycle() {
         if phase.load(Ordering::Relaxed) == STOPPED {
             return;
         }
         let began = Instant::now();
-        let answer = connection.call(&head, item.framed.clone()).await;
-        let took = began.elapsed();
+        let answer = connection.call(heads.of(item.method), item.framed.clone()).await;
         let is_lost = answer.is_err();
         let checked = answer.and_then(|answer| item.check(answer));
+        let took = began.elapsed();
         let mut seen = seen.lock().expect("nobody panics with it");
         match checked {
             Ok(()) if phase.load(Ordering::Relaxed) == COUNTING => {
@@ -227,12 +247,10 @@ async fn one_stream(
 /// Calls that have to succeed before anything can be measured, some at a time; what was answered, in their order.
 pub fn all<Q, A>(to: SocketAddr, path: &'static str, requests: impl IntoIterator<Item = Q>) -> Result<Vec<A>>
 where
-    Q: prost::Message,
-    A: prost::Message + Default,
+    Q: Message,
+    A: Message + Default,
 {
-    use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let connection = Connection::open(to).await?;
         let calls = requests.into_iter().map(|request| {
             let mut connection = connection.clone();

@@ -1,25 +1,57 @@
 //! What is called: requests made in advance, and how their answers are checked.
 
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use holdfast_proto::v1::{GetRequest, GetResponse, UpdateRequest, UpdateResponse, get_request, update_request};
+use holdfast_proto::v1::{
+    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, ListElementsRequest,
+    ListElementsResponse, UpdateRequest, UpdateResponse, create_request, delete_request, get_request, update_request,
+};
 use prost::Message;
 
-use super::client::{Answer, framed, unframed};
+use super::client::{Answer, Connection, Head, framed, unframed};
 
-/// A call of the API.
+/// A unary call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     Get,
+    Create,
     Update,
+    Delete,
+    List,
+    EtcdRange,
+    EtcdPut,
 }
 
 impl Method {
+    /// In the order of the enum.
+    const ALL: [Method; 7] =
+        [Method::Get, Method::Create, Method::Update, Method::Delete, Method::List, Method::EtcdRange, Method::EtcdPut];
+
     pub fn path(self) -> &'static str {
         match self {
             Method::Get => "/holdfast.v1.StorageService/Get",
+            Method::Create => "/holdfast.v1.StorageService/Create",
             Method::Update => "/holdfast.v1.StorageService/Update",
+            Method::Delete => "/holdfast.v1.StorageService/Delete",
+            Method::List => "/holdfast.v1.StorageService/ListElements",
+            Method::EtcdRange => "/etcdserverpb.KV/Range",
+            Method::EtcdPut => "/etcdserverpb.KV/Put",
         }
+    }
+}
+
+/// The heads of all calls on one connection.
+pub struct Heads([Head; Method::ALL.len()]);
+
+impl Heads {
+    pub fn new(connection: &Connection) -> Self {
+        Heads(Method::ALL.map(|method| connection.head(method.path())))
+    }
+
+    pub fn of(&self, method: Method) -> &Head {
+        &self.0[method as usize]
     }
 }
 
@@ -28,31 +60,159 @@ impl Method {
 pub struct Item {
     pub method: Method,
     pub framed: Bytes,
-    /// The value that a Get must answer.
-    pub value: Bytes,
+    expected: Expected,
 }
 
+#[derive(Clone)]
+enum Expected {
+    /// This value.
+    Value(Bytes),
+    /// So many elements.
+    Elements(usize),
+    /// An answer that says what was done.
+    Done,
+    /// A refusal: there is no such element.
+    NotFound,
+}
+
+/// gRPC's number of it.
+const NOT_FOUND: u32 = 5;
+
 impl Item {
+    fn new(method: Method, request: &impl Message, expected: Expected) -> Item {
+        Item { method, framed: framed(request), expected }
+    }
+
     pub fn get(map: &str, owner: u64, value: &Bytes) -> Item {
-        let owner = Some(get_request::Owner::OwnerId(owner));
-        let request = GetRequest { map: map.to_owned(), owner, ..GetRequest::default() };
-        Item { method: Method::Get, framed: framed(&request), value: value.clone() }
+        Item::new(Method::Get, &get(map, owner), Expected::Value(value.clone()))
+    }
+
+    /// A Get of an owner that has no value there.
+    pub fn miss(map: &str, owner: u64) -> Item {
+        Item::new(Method::Get, &get(map, owner), Expected::NotFound)
+    }
+
+    pub fn create(map: &str, owner: u64, value: &Bytes) -> Item {
+        let owner = Some(create_request::Owner::OwnerId(owner));
+        let request = CreateRequest { map: map.to_owned(), owner, value: value.clone() };
+        Item::new(Method::Create, &request, Expected::Done)
     }
 
     pub fn update(map: &str, owner: u64, value: &Bytes) -> Item {
         let owner = Some(update_request::Owner::OwnerId(owner));
         let request = UpdateRequest { map: map.to_owned(), owner, value: value.clone(), ..UpdateRequest::default() };
-        Item { method: Method::Update, framed: framed(&request), value: Bytes::new() }
+        Item::new(Method::Update, &request, Expected::Done)
+    }
+
+    pub fn delete(map: &str, owner: u64) -> Item {
+        let owner = Some(delete_request::Owner::OwnerId(owner));
+        let request = DeleteRequest { map: map.to_owned(), owner, ..DeleteRequest::default() };
+        Item::new(Method::Delete, &request, Expected::Done)
+    }
+
+    /// The first page, which has so many elements.
+    pub fn list(map: &str, page_size: i32, elements: usize) -> Item {
+        let request = ListElementsRequest { map: map.to_owned(), page_size, page_token: String::new() };
+        Item::new(Method::List, &request, Expected::Elements(elements))
+    }
+
+    pub fn etcd_range(key: &str, value: &Bytes) -> Item {
+        let request = etcd::RangeRequest { key: key.to_owned().into() };
+        Item::new(Method::EtcdRange, &request, Expected::Value(value.clone()))
+    }
+
+    pub fn etcd_put(key: &str, value: &Bytes) -> Item {
+        let request = etcd::PutRequest { key: key.to_owned().into(), value: value.clone() };
+        Item::new(Method::EtcdPut, &request, Expected::Done)
     }
 
     /// Whether this is the answer; any other is a failure.
     pub fn check(&self, answer: Answer) -> Result<()> {
-        ensure!(answer.code == 0, "{:?} was refused with status {}: {}", self.method, answer.code, answer.message);
-        let body = unframed(answer.body)?;
-        match self.method {
-            Method::Get => ensure!(GetResponse::decode(body)?.value == self.value, "a Get answered a wrong value"),
-            Method::Update => ensure!(UpdateResponse::decode(body)?.version > 0, "an Update answered no version"),
+        let method = self.method;
+        if matches!(self.expected, Expected::NotFound) {
+            ensure!(answer.code == NOT_FOUND, "{method:?} ended with status {}, not {NOT_FOUND}", answer.code);
+            return Ok(());
         }
+        ensure!(answer.code == 0, "{method:?} was refused with status {}: {}", answer.code, answer.message);
+        let body = unframed(answer.body)?;
+        let right = match (method, &self.expected) {
+            (Method::Get, Expected::Value(value)) => GetResponse::decode(body)?.value == value,
+            (Method::List, Expected::Elements(count)) => ListElementsResponse::decode(body)?.elements.len() == *count,
+            (Method::EtcdRange, Expected::Value(value)) => {
+                etcd::RangeResponse::decode(body)?.kvs.first().is_some_and(|pair| pair.value == value)
+            }
+            (Method::Create, _) => CreateResponse::decode(body)?.version > 0,
+            (Method::Update, _) => UpdateResponse::decode(body)?.version > 0,
+            (Method::Delete, _) => DeleteResponse::decode(body)?.owner_id > 0,
+            (Method::EtcdPut, _) => etcd::PutResponse::decode(body)?.header.is_some_and(|header| header.revision > 0),
+            (Method::Get | Method::List | Method::EtcdRange, _) => false,
+        };
+        ensure!(right, "{method:?} gave a wrong answer");
         Ok(())
+    }
+}
+
+fn get(map: &str, owner: u64) -> GetRequest {
+    let owner = Some(get_request::Owner::OwnerId(owner));
+    GetRequest { map: map.to_owned(), owner, ..GetRequest::default() }
+}
+
+/// Items that streams share out. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Items {
+    pub all: Arc<[Item]>,
+    /// So many in a row belong together: one stream makes them all, in their order.
+    pub unit: usize,
+    /// What each of them reads or writes.
+    pub elements: u64,
+}
+
+impl Items {
+    /// Each for itself, of one element.
+    pub fn single(items: impl IntoIterator<Item = Item>) -> Items {
+        Items { all: items.into_iter().collect(), unit: 1, elements: 1 }
+    }
+}
+
+/// What we need of etcd's API (etcd/api/etcdserverpb/rpc.proto).
+pub mod etcd {
+    use bytes::Bytes;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct RangeRequest {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub key: Bytes,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct RangeResponse {
+        #[prost(message, repeated, tag = "2")]
+        pub kvs: Vec<KeyValue>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct KeyValue {
+        #[prost(bytes = "bytes", tag = "5")]
+        pub value: Bytes,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct PutRequest {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub key: Bytes,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub value: Bytes,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct PutResponse {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<Header>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Header {
+        #[prost(int64, tag = "3")]
+        pub revision: i64,
     }
 }

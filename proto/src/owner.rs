@@ -5,7 +5,7 @@ use crate::v1;
 /// How a request names its owner.
 ///
 /// Each request that names one has it as a `oneof` of its own, so that a request
-/// can be written as `{"map": "m", "task": {"pid": 7}}`; the generator makes five
+/// can be written as `{"map": "m", "task": {"pid": 7}}`; the generator makes six
 /// types of that. They convert to this one and back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OwnerRef {
@@ -48,4 +48,4 @@ macro_rules! convert {
     )+};
 }
 
-convert!(get_request, create_request, update_request, delete_request, get_owner_request);
+convert!(get_request, create_request, update_request, delete_request, get_owner_request, owner_ref);

@@ -273,6 +273,7 @@ fn limits(config: &Config, descriptors: &Descriptors) -> Limits {
         max_connections: descriptors.connections as u64,
         max_programs: engine::program::limits::PROGRAMS as u64,
         mailbox_capacity: config.workers.mailbox as u64,
+        max_batch_items: engine::BATCH_ITEMS as u64,
     }
 }
 

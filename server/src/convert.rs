@@ -5,8 +5,8 @@ pub mod programs;
 
 use bytes::Bytes;
 use engine::{
-    Identity, ListedElement, MapInfo, MapSpec, MapState, OwnerId, OwnerInfo, OwnerKind, OwnerRef, OwnerState,
-    UpdateMode,
+    BATCH_ITEMS, BatchOwners, Error, Identity, Invalid, ListedElement, MapInfo, MapSpec, MapState, OwnerId, OwnerInfo,
+    OwnerKind, OwnerRef, OwnerState, UpdateMode,
 };
 use holdfast_proto::v1::{self, Reason};
 use tonic::Status;
@@ -95,38 +95,89 @@ pub fn owner(
     caller: &Caller,
     kind: impl FnOnce() -> Result<OwnerKind, Status>,
 ) -> Result<OwnerRef, Status> {
-    let Some(owner) = owner else {
-        let problem = "no owner is named: give task, cgroup, owner_id or simulated_id";
-        return Err(invalid(Reason::InvalidOwner, "owner", problem));
-    };
-    match owner.into() {
-        holdfast_proto::OwnerRef::Task(task) => self::task(task, caller),
-        holdfast_proto::OwnerRef::Cgroup(v1::CgroupRef { r#ref }) => match r#ref {
+    let wrong = |field, problem: &str| invalid(Reason::InvalidOwner, field, problem);
+    named(owner.map(Into::into), caller, kind, wrong)
+}
+
+/// `wrong` says of a field what is wrong with it.
+fn named<E>(
+    owner: Option<holdfast_proto::OwnerRef>,
+    caller: &Caller,
+    kind: impl FnOnce() -> Result<OwnerKind, E>,
+    wrong: impl FnOnce(&'static str, &str) -> E,
+) -> Result<OwnerRef, E> {
+    match owner {
+        None => Err(wrong("owner", "no owner is named: give task, cgroup, owner_id or simulated_id")),
+        Some(holdfast_proto::OwnerRef::Task(task)) => self::task(task, caller, wrong),
+        Some(holdfast_proto::OwnerRef::Cgroup(v1::CgroupRef { r#ref })) => match r#ref {
             Some(v1::cgroup_ref::Ref::Path(path)) => Ok(OwnerRef::CgroupPath(path)),
             Some(v1::cgroup_ref::Ref::Id(id)) => Ok(OwnerRef::CgroupId(id)),
-            None => Err(invalid(Reason::InvalidOwner, "cgroup", "it names none: give path or id")),
+            None => Err(wrong("cgroup", "it names none: give path or id")),
         },
-        holdfast_proto::OwnerRef::OwnerId(id) => Ok(OwnerRef::Id(OwnerId(id))),
-        holdfast_proto::OwnerRef::SimulatedId(id) => Ok(OwnerRef::Simulated { kind: kind()?, id }),
+        Some(holdfast_proto::OwnerRef::OwnerId(id)) => Ok(OwnerRef::Id(OwnerId(id))),
+        Some(holdfast_proto::OwnerRef::SimulatedId(id)) => Ok(OwnerRef::Simulated { kind: kind()?, id }),
     }
 }
 
-fn task(task: v1::TaskRef, caller: &Caller) -> Result<OwnerRef, Status> {
+fn task<E>(task: v1::TaskRef, caller: &Caller, wrong: impl FnOnce(&'static str, &str) -> E) -> Result<OwnerRef, E> {
     let v1::TaskRef { pid, start_time_ticks, self_ } = task;
     if !self_ {
         return Ok(OwnerRef::Task { pid: i64::from(pid), start_time_ticks });
     }
     if pid != 0 || start_time_ticks.is_some() {
-        let problem = "it names the caller by itself: leave out pid and start_time_ticks";
-        return Err(invalid(Reason::InvalidOwner, "task.self", problem));
+        return Err(wrong("task.self", "it names the caller by itself: leave out pid and start_time_ticks"));
     }
     match caller {
         Caller::Unix(peer) => Ok(OwnerRef::Peer(peer.clone())),
         Caller::Tcp(_) => {
             let problem = "nobody vouches for who calls over TCP: connect over the Unix socket, or give the pid";
-            Err(invalid(Reason::InvalidOwner, "task.self", problem))
+            Err(wrong("task.self", problem))
         }
     }
+}
+
+/// That a batch names its owners in one of the two forms, and how many: not more than a batch may have.
+pub fn batch_count(owner_ids: &[u64], owners: &[v1::OwnerRef]) -> Result<usize, Status> {
+    let (field, count, problem) = match (owner_ids.len(), owners.len()) {
+        (0, 0) => ("owner_ids", 0, "no owner is named: give owner_ids or owners".to_owned()),
+        (_, 1..) if !owner_ids.is_empty() => {
+            ("owners", 0, "there are owner_ids as well: give one of the two".to_owned())
+        }
+        (ids, owners) => {
+            let field = if ids > 0 { "owner_ids" } else { "owners" };
+            let problem =
+                format!("{} items are more than the {BATCH_ITEMS} that a batch may have: make several", ids + owners);
+            (field, ids + owners, problem)
+        }
+    };
+    match count {
+        1..=BATCH_ITEMS => Ok(count),
+        _ => Err(invalid(Reason::InvalidArgument, field, &problem)),
+    }
+}
+
+/// The owners of a batch. One that is named wrongly is wrong for itself.
+pub fn batch_owners(owner_ids: Vec<u64>, owners: Vec<v1::OwnerRef>, caller: &Caller, kind: OwnerKind) -> BatchOwners {
+    if owners.is_empty() {
+        return BatchOwners::Ids(owner_ids);
+    }
+    let wrong = |field, problem: &str| Error::Invalid { field, kind: Invalid::Owner, problem: problem.to_owned() };
+    let owner = |v1::OwnerRef { owner }| named(owner.map(Into::into), caller, || Ok(kind), wrong);
+    BatchOwners::Refs(owners.into_iter().map(owner).collect())
+}
+
+/// The versions that the elements of a batch must have.
+pub fn expected_versions(versions: Vec<u64>, count: usize, mode: UpdateMode) -> Result<Vec<u64>, Status> {
+    let problem = match mode {
+        _ if !versions.is_empty() && versions.len() != count => {
+            format!("there are {} for {count} items: give one for each, or none at all", versions.len())
+        }
+        UpdateMode::NoExist if versions.iter().any(|version| *version != 0) => {
+            "elements that must not exist have no versions: leave out one of the two".to_owned()
+        }
+        _ => return Ok(versions),
+    };
+    Err(invalid(Reason::InvalidArgument, "expected_versions", &problem))
 }
 
 // --- What goes out ---

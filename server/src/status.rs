@@ -124,102 +124,114 @@ pub struct Told {
     pub metadata: HashMap<String, String>,
 }
 
-/// None for what is a bug, or a failure of the machine.
+/// The reason alone: what a batch says of an item.
+pub fn reason_of(error: &Error) -> Reason {
+    coded(error).map_or(Reason::Internal, |(_, reason)| reason)
+}
+
+/// Code and reason; none for what is a bug, or a failure of the machine.
+fn coded(error: &Error) -> Option<(Code, Reason)> {
+    Some(match error {
+        Error::Deadlock { cycle: Deadlock::Aa, .. } => (Code::Aborted, Reason::LockDeadlockAa),
+        Error::Deadlock { cycle: Deadlock::Nesting, .. } => (Code::Aborted, Reason::LockNesting),
+        Error::Deadlock { cycle: Deadlock::Abba { .. }, .. } => (Code::Aborted, Reason::LockDeadlockAbba),
+        Error::LockTimeout { .. } => (Code::Unavailable, Reason::LockTimeout),
+        Error::Busy => (Code::Unavailable, Reason::StorageBusy),
+        Error::Program { error, .. } => return coded(error),
+        Error::ProgramDepth { .. } => (Code::Aborted, Reason::ProgramDepth),
+        Error::ProgramBudget { .. } => (Code::ResourceExhausted, Reason::ProgramBudget),
+        Error::DeadlinePassed => (Code::DeadlineExceeded, Reason::RequestDeadline),
+        Error::Overloaded { .. } => (Code::ResourceExhausted, Reason::Overloaded),
+        Error::ShuttingDown => (Code::Unavailable, Reason::ShuttingDown),
+        Error::MapNotFound { .. } | Error::BoundMapGone { .. } => (Code::NotFound, Reason::MapNotFound),
+        Error::MapExists { .. } => (Code::AlreadyExists, Reason::MapExists),
+        Error::MapIdMismatch { .. } => (Code::Aborted, Reason::MapIdMismatch),
+        Error::MapFreeing { .. } => (Code::FailedPrecondition, Reason::MapFreeing),
+        Error::MapLimit { .. } => (Code::ResourceExhausted, Reason::MapLimit),
+        Error::ProgramExists { .. } => (Code::AlreadyExists, Reason::ProgramExists),
+        Error::ProgramNotFound { .. } => (Code::NotFound, Reason::ProgramNotFound),
+        Error::ProgramLimit { .. } => (Code::ResourceExhausted, Reason::ProgramLimit),
+        Error::InvalidProgram { .. } => (Code::InvalidArgument, Reason::InvalidProgram),
+        Error::LabStepsOff => (Code::FailedPrecondition, Reason::LabStepsOff),
+        Error::MapFull { .. } => (Code::ResourceExhausted, Reason::MapFull),
+        Error::Quota { .. } => (Code::ResourceExhausted, Reason::Quota),
+        Error::OwnerLimit { .. } => (Code::ResourceExhausted, Reason::OwnerLimit),
+        Error::ElementNotFound { .. } => (Code::NotFound, Reason::ElementNotFound),
+        Error::ElementExists { .. } => (Code::AlreadyExists, Reason::ElementExists),
+        Error::VersionMismatch { .. } => (Code::Aborted, Reason::VersionMismatch),
+        Error::OwnerNotFound { .. } => (Code::NotFound, Reason::OwnerNotFound),
+        Error::OwnerExited { .. } => (Code::NotFound, Reason::OwnerExited),
+        Error::OwnerDenied { .. } => (Code::PermissionDenied, Reason::PermissionDenied),
+        Error::SimulatedOwnersOff => (Code::FailedPrecondition, Reason::SimulatedOwnersOff),
+        Error::Invalid { kind, .. } => (Code::InvalidArgument, invalid_reason(*kind)),
+        // What is left of memory is the machine's matter, and the operator's.
+        Error::OutOfMemory | Error::Internal { .. } => return None,
+    })
+}
+
+/// With all that is told besides. None as for [`coded`].
 fn refusal(error: Error) -> Option<Refusal> {
+    let (code, reason) = coded(&error)?;
     let message = error.to_string();
-    let refusal = match error {
-        Error::Deadlock { worker, place, cycle } => deadlock(cycle, |refusal| at(worker, place, refusal)),
-        Error::LockTimeout { worker, place } => {
-            at(worker, place, Refusal::new(Code::Unavailable, Reason::LockTimeout)).push_back(RETRY_LOCK)
-        }
-        Error::Busy => Refusal::new(Code::Unavailable, Reason::StorageBusy).push_back(RETRY_BUSY),
-        Error::Program { program, id, step, at, error } => refusal(*error)?
+    let refusal = Refusal::new(code, reason);
+    Some(match error {
+        Error::Deadlock { worker, place, cycle } => deadlock(cycle, at(worker, place, refusal)),
+        Error::LockTimeout { worker, place } => at(worker, place, refusal).push_back(RETRY_LOCK),
+        Error::Busy => refusal.push_back(RETRY_BUSY),
+        Error::Program { program, id, step, at, error } => self::refusal(*error)?
             .with("program", program)
             .with("program_id", id)
             .with("step", step + 1)
             .with("hook", at.hook)
             .with("hook_map", at.map)
             .with("hook_owner_id", at.owner),
-        Error::ProgramDepth { program, limit } => {
-            Refusal::new(Code::Aborted, Reason::ProgramDepth).with("skipped", program).with("limit", limit)
+        Error::ProgramDepth { program, limit } => refusal.with("skipped", program).with("limit", limit),
+        Error::Overloaded { worker, queued } => {
+            refusal.with("worker", worker).with("queued", queued).retry_after(RETRY_OVERLOADED)
         }
-        Error::ProgramBudget { .. } => Refusal::new(Code::ResourceExhausted, Reason::ProgramBudget),
-        Error::DeadlinePassed => Refusal::new(Code::DeadlineExceeded, Reason::RequestDeadline),
-        Error::Overloaded { worker, queued } => Refusal::new(Code::ResourceExhausted, Reason::Overloaded)
-            .with("worker", worker)
-            .with("queued", queued)
-            .retry_after(RETRY_OVERLOADED),
-        Error::ShuttingDown => Refusal::new(Code::Unavailable, Reason::ShuttingDown).push_back(RETRY_ELSEWHERE),
-        Error::MapNotFound { name } | Error::BoundMapGone { name } => {
-            Refusal::new(Code::NotFound, Reason::MapNotFound).with("map", name)
+        Error::ShuttingDown => refusal.push_back(RETRY_ELSEWHERE),
+        Error::MapNotFound { name } | Error::BoundMapGone { name } | Error::MapFreeing { name } => {
+            refusal.with("map", name)
         }
-        Error::MapExists { name, id } => {
-            Refusal::new(Code::AlreadyExists, Reason::MapExists).with("map", name).with("map_id", id)
+        Error::MapExists { name, id } => refusal.with("map", name).with("map_id", id),
+        Error::MapIdMismatch { name, expected: _, actual } => refusal.with("map", name).with("current_map_id", actual),
+        Error::MapLimit { limit } => refusal.quota("server:maps".to_owned(), limit, &message),
+        Error::ProgramExists { name, id } => refusal.with("program", name).with("program_id", id),
+        Error::ProgramNotFound { name } => refusal.with("program", name),
+        Error::ProgramLimit { limit } => refusal.quota("server:programs".to_owned(), limit, &message),
+        Error::InvalidProgram { field, problem } => refusal.field(&field, &problem),
+        Error::MapFull { name, max_elements } => {
+            refusal.quota(format!("map:{name}"), max_elements, &message).with("map", name)
         }
-        Error::MapIdMismatch { name, expected: _, actual } => {
-            Refusal::new(Code::Aborted, Reason::MapIdMismatch).with("map", name).with("current_map_id", actual)
-        }
-        Error::MapFreeing { name } => Refusal::new(Code::FailedPrecondition, Reason::MapFreeing).with("map", name),
-        Error::MapLimit { limit } => {
-            Refusal::new(Code::ResourceExhausted, Reason::MapLimit).quota("server:maps".to_owned(), limit, &message)
-        }
-        Error::ProgramExists { name, id } => {
-            Refusal::new(Code::AlreadyExists, Reason::ProgramExists).with("program", name).with("program_id", id)
-        }
-        Error::ProgramNotFound { name } => Refusal::new(Code::NotFound, Reason::ProgramNotFound).with("program", name),
-        Error::ProgramLimit { limit } => Refusal::new(Code::ResourceExhausted, Reason::ProgramLimit).quota(
-            "server:programs".to_owned(),
-            limit,
-            &message,
-        ),
-        Error::InvalidProgram { field, problem } => {
-            Refusal::new(Code::InvalidArgument, Reason::InvalidProgram).field(&field, &problem)
-        }
-        Error::LabStepsOff => Refusal::new(Code::FailedPrecondition, Reason::LabStepsOff),
-        Error::MapFull { name, max_elements } => Refusal::new(Code::ResourceExhausted, Reason::MapFull)
-            .quota(format!("map:{name}"), max_elements, &message)
-            .with("map", name),
-        Error::Quota { of, limit, used } => whose(of, limit, &message).with("used", used),
-        Error::OwnerLimit { limit, problem } => {
-            Refusal::new(Code::ResourceExhausted, Reason::OwnerLimit).quota("server:owners".to_owned(), limit, &problem)
-        }
-        Error::ElementNotFound { map } => Refusal::new(Code::NotFound, Reason::ElementNotFound).with("map", map),
-        Error::ElementExists { map, current } => {
-            Refusal::new(Code::AlreadyExists, Reason::ElementExists).with("map", map).with("current_version", current)
-        }
-        Error::VersionMismatch { expected: _, current } => {
-            Refusal::new(Code::Aborted, Reason::VersionMismatch).with("current_version", current)
-        }
-        Error::OwnerNotFound { problem: _ } => Refusal::new(Code::NotFound, Reason::OwnerNotFound),
-        Error::OwnerExited { owner } => Refusal::new(Code::NotFound, Reason::OwnerExited).with("owner_id", owner),
-        Error::OwnerDenied { problem: _ } => Refusal::new(Code::PermissionDenied, Reason::PermissionDenied),
-        Error::SimulatedOwnersOff => Refusal::new(Code::FailedPrecondition, Reason::SimulatedOwnersOff),
-        Error::Invalid { field, kind, problem } => {
-            Refusal::new(Code::InvalidArgument, reason_of(kind)).field(field, &problem)
-        }
-        // What is left of memory is the machine's matter, and the operator's.
-        Error::OutOfMemory | Error::Internal { problem: _ } => return None,
-    };
-    Some(refusal)
+        Error::Quota { of, limit, used } => whose(of, limit, &message, refusal).with("used", used),
+        Error::OwnerLimit { limit, problem } => refusal.quota("server:owners".to_owned(), limit, &problem),
+        Error::ElementNotFound { map } => refusal.with("map", map),
+        Error::ElementExists { map, current } => refusal.with("map", map).with("current_version", current),
+        Error::VersionMismatch { expected: _, current } => refusal.with("current_version", current),
+        Error::OwnerExited { owner } => refusal.with("owner_id", owner),
+        Error::Invalid { field, kind: _, problem } => refusal.field(field, &problem),
+        Error::ProgramBudget { .. }
+        | Error::DeadlinePassed
+        | Error::LabStepsOff
+        | Error::OwnerNotFound { problem: _ }
+        | Error::OwnerDenied { problem: _ }
+        | Error::SimulatedOwnersOff
+        | Error::OutOfMemory
+        | Error::Internal { problem: _ } => refusal,
+    })
 }
 
-/// `at` says which lock it was.
-fn deadlock(cycle: Deadlock, at: impl FnOnce(Refusal) -> Refusal) -> Refusal {
-    let aborted = |reason| Refusal::new(Code::Aborted, reason);
-    match cycle {
-        Deadlock::Aa => at(aborted(Reason::LockDeadlockAa)),
-        Deadlock::Nesting => at(aborted(Reason::LockNesting)),
-        Deadlock::Abba { other, held } => {
-            let mut refusal = at(aborted(Reason::LockDeadlockAbba)).retry_after(RETRY_DEADLOCK);
-            if let Some(other) = other {
-                refusal = refusal.with("other_worker", other);
-            }
-            match held {
-                None => refusal,
-                Some(LockPlace::Storage { owner }) => refusal.with("held_lock", "storage").with("held_owner_id", owner),
-                Some(LockPlace::Bucket { map }) => refusal.with("held_lock", "bucket").with("held_map", map),
-            }
-        }
+/// What the other one has, of a cycle of two.
+fn deadlock(cycle: Deadlock, refusal: Refusal) -> Refusal {
+    let Deadlock::Abba { other, held } = cycle else { return refusal };
+    let mut refusal = refusal.retry_after(RETRY_DEADLOCK);
+    if let Some(other) = other {
+        refusal = refusal.with("other_worker", other);
+    }
+    match held {
+        None => refusal,
+        Some(LockPlace::Storage { owner }) => refusal.with("held_lock", "storage").with("held_owner_id", owner),
+        Some(LockPlace::Bucket { map }) => refusal.with("held_lock", "bucket").with("held_map", map),
     }
 }
 
@@ -233,15 +245,14 @@ fn at(worker: usize, place: LockPlace, refusal: Refusal) -> Refusal {
 }
 
 /// Whose bytes it was.
-fn whose(of: QuotaOf, limit: u64, message: &str) -> Refusal {
-    let refusal = Refusal::new(Code::ResourceExhausted, Reason::Quota);
+fn whose(of: QuotaOf, limit: u64, message: &str, refusal: Refusal) -> Refusal {
     match of {
         QuotaOf::Owner { owner } => refusal.quota(format!("owner:{owner}"), limit, message).with("owner_id", owner),
         QuotaOf::Server => refusal.quota("server:bytes".to_owned(), limit, message),
     }
 }
 
-fn reason_of(kind: Invalid) -> Reason {
+fn invalid_reason(kind: Invalid) -> Reason {
     match kind {
         Invalid::Name => Reason::InvalidName,
         Invalid::ValueSize => Reason::InvalidValueSize,

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast::v1::storage_service_server::{StorageService, StorageServiceServer};
 use holdfast::v1::{
-    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest, GetResponse,
-    ListElementsRequest, ListElementsResponse, UpdateRequest, UpdateResponse,
+    BatchDeleteRequest, BatchDeleteResponse, BatchGetRequest, BatchGetResponse, BatchUpdateRequest,
+    BatchUpdateResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest,
+    GetResponse, ListElementsRequest, ListElementsResponse, UpdateRequest, UpdateResponse,
 };
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -104,6 +105,18 @@ impl StorageService for Script {
     }
 
     async fn delete(&self, _: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn batch_get(&self, _: Request<BatchGetRequest>) -> Result<Response<BatchGetResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn batch_update(&self, _: Request<BatchUpdateRequest>) -> Result<Response<BatchUpdateResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn batch_delete(&self, _: Request<BatchDeleteRequest>) -> Result<Response<BatchDeleteResponse>, Status> {
         Err(Status::unimplemented("not in this test"))
     }
 }

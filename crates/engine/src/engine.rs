@@ -1,5 +1,6 @@
 //! The engine: registries, routing, and the calls.
 
+mod batch;
 #[cfg(feature = "test-hooks")]
 mod hooks;
 mod programs;
@@ -14,6 +15,7 @@ use cpu_executor::{Executor, Refused, Seat, Workers};
 use local_storage::{ByteLimits, OwnerSlot, SlotState, Value, VersionClock};
 use owners::{OwnerError, OwnerId, OwnerKind, OwnerRef, Registry};
 
+pub use self::batch::{BATCH_ITEMS, Batch};
 use self::start::{Guards, build_worker};
 use crate::config::{Config, StartError};
 use crate::error::{Error, Invalid};
@@ -411,11 +413,21 @@ impl Engine {
         }
     }
 
-    async fn submit(&self, worker: usize, op: Op, Call { deadline, caller }: Call) -> Reply {
-        let request = Request { op, caller };
-        let ticket =
-            self.0.executor.submit(worker, request, deadline).map_err(|refused| self.refused(worker, refused))?;
-        ticket.await.map_err(|refused| self.refused(worker, refused))?
+    async fn submit(&self, worker: usize, op: Op, call: Call) -> Reply {
+        self.queue(worker, op, call)?.await
+    }
+
+    /// Has it queued now; the future is the answer, and cancels it if it is dropped before it runs.
+    fn queue(
+        &self,
+        worker: usize,
+        op: Op,
+        Call { deadline, caller }: Call,
+    ) -> Result<impl Future<Output = Reply> + use<>, Error> {
+        let ticket = self.0.executor.submit(worker, Request { op, caller }, deadline);
+        let ticket = ticket.map_err(|refused| self.refused(worker, refused))?;
+        let this = self.clone();
+        Ok(async move { ticket.await.map_err(|refused| this.refused(worker, refused))? })
     }
 
     async fn written(&self, worker: usize, op: Op, call: Call) -> Result<Written, Error> {
@@ -471,16 +483,28 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// What a read by this name comes to, once the map was asked: the owner may have left meanwhile, or the name have passed on.
+/// What a read by this name comes to, once the map was asked.
 fn read(map: &Map, owner: &OwnerRef, found: &OwnerHandle, value: Option<Value>) -> Result<Got, Error> {
+    match (why_not(map, owner, found, value.is_some()), value) {
+        (None, Some(value)) => {
+            Ok(Got { value: value.bytes, version: value.version, created: false, owner: found.id() })
+        }
+        (Some(error), _) => Err(error),
+        (None, None) => Err(Error::ElementNotFound { map: map.spec.name.clone() }),
+    }
+}
+
+/// Why a read by this name has no value for its caller: the owner may have left meanwhile, or the name have passed on. None only where
+/// there is a value.
+fn why_not(map: &Map, owner: &OwnerRef, found: &OwnerHandle, value: bool) -> Option<Error> {
     if !matches!(owner, OwnerRef::Id(_)) && found.has_exited() || slot_of(found).is_dead() {
-        return Err(Error::OwnerExited { owner: found.id() });
+        return Some(Error::OwnerExited { owner: found.id() });
     }
     match value {
-        Some(value) => Ok(Got { value: value.bytes, version: value.version, created: false, owner: found.id() }),
+        true => None,
         // A free that began meanwhile has taken it out.
-        None if map.core.is_freeing() => Err(Error::MapFreeing { name: map.spec.name.clone() }),
-        None => Err(Error::ElementNotFound { map: map.spec.name.clone() }),
+        false if map.core.is_freeing() => Some(Error::MapFreeing { name: map.spec.name.clone() }),
+        false => Some(Error::ElementNotFound { map: map.spec.name.clone() }),
     }
 }
 

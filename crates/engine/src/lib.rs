@@ -26,7 +26,7 @@ mod refusal;
 mod types;
 mod worker;
 
-pub use crate::engine::{Engine, SIMULATED_PER_CALL};
+pub use crate::engine::{BATCH_ITEMS, Batch, Engine, SIMULATED_PER_CALL};
 pub use config::{Config, StartError};
 /// For whoever configures an engine: where its threads may go.
 pub use cpu_executor;
@@ -37,6 +37,6 @@ pub use owners;
 pub use owners::{Counts as OwnerCounts, Identity, OwnerId, OwnerKind, OwnerRef, Peer};
 pub use rqspinlock::Events as LockEvents;
 pub use types::{
-    Call, Conditions, Credentials, Cursor, ElementPage, Got, Guard, ListedElement, MapId, MapInfo, MapSpec, MapState,
-    OwnerInfo, OwnerState, Stats, UpdateMode, Version, WorkerStats, Written,
+    BatchItems, BatchOwners, Call, Conditions, Credentials, Cursor, ElementPage, Got, Guard, ListedElement, MapId,
+    MapInfo, MapSpec, MapState, OwnerInfo, OwnerState, Stats, UpdateMode, Version, WorkerStats, Written,
 };

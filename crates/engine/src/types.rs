@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
-use owners::{Identity, OwnerId, OwnerKind};
+use owners::{Identity, OwnerId, OwnerKind, OwnerRef};
+
+use crate::error::Error;
 
 /// The number of a map: issued by the engine, never reused while it runs, starts at 1.
 pub type MapId = u64;
@@ -147,6 +149,53 @@ pub struct Written {
     pub version: Version,
     /// The owner, for the next call.
     pub owner: OwnerId,
+}
+
+/// Whom the items of a batch are about.
+#[derive(Clone, Debug)]
+pub enum BatchOwners {
+    /// By their ids: the fast way.
+    Ids(Vec<u64>),
+    /// By any name; or why something is none.
+    Refs(Vec<Result<OwnerRef, Error>>),
+}
+
+impl BatchOwners {
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        match self {
+            BatchOwners::Ids(ids) => ids.len(),
+            BatchOwners::Refs(refs) => refs.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What came of the items of a batch, by index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchItems {
+    /// The version that each item has read, written or deleted; 0 where it failed.
+    pub versions: Vec<Version>,
+    /// Of items by name: who each is; 0 where that is not known. Empty for items by id.
+    pub owners: Vec<OwnerId>,
+    /// Those that failed, by rising index.
+    pub failed: Vec<(usize, Error)>,
+}
+
+impl BatchItems {
+    pub(crate) fn new(owners: &BatchOwners) -> BatchItems {
+        let named = if matches!(owners, BatchOwners::Refs(_)) { owners.len() } else { 0 };
+        BatchItems { versions: vec![0; owners.len()], owners: vec![OwnerId(0); named], failed: Vec::new() }
+    }
+
+    pub(crate) fn sorted(mut self) -> BatchItems {
+        self.failed.sort_unstable_by_key(|(index, _)| *index);
+        self
+    }
 }
 
 /// Where a listing of elements stands. Opaque to clients; the server wraps it in its page token.

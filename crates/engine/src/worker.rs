@@ -1,5 +1,7 @@
 //! What runs on a pinned thread: the operations, the steps of map frees, and the tidying up in between.
 
+mod batch;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +14,7 @@ use local_storage::{Context, MapFree, OwnerSlot, Progress, Tidy, Value};
 use owners::{Owner, Registry};
 use rqspinlock::{CpuId, EventsHandle};
 
+pub(crate) use self::batch::{Item, Share, Shared as BatchShared, What};
 use crate::error::Error;
 use crate::maps::{Map, Maps};
 use crate::program::{Programs, Runner};
@@ -90,6 +93,8 @@ pub(crate) enum Op {
         map: Arc<Map>,
         owner: OwnerHandle,
     },
+    /// Many of one map at once.
+    Share(Box<Share>),
     Free {
         map: Arc<Map>,
     },
@@ -122,6 +127,7 @@ pub(crate) enum Done {
     Got(Got),
     /// A value, or none.
     Read(Option<Value>),
+    Shared(BatchShared),
     Freed(u64),
     Nothing,
 }
@@ -183,7 +189,7 @@ impl Worker {
         value: &[u8],
         mode: UpdateMode,
         expected: Option<Version>,
-    ) -> Reply {
+    ) -> Result<Written, Error> {
         let mode = match mode {
             UpdateMode::Any => local_storage::Mode::Any,
             UpdateMode::NoExist => local_storage::Mode::NoExist,
@@ -192,7 +198,7 @@ impl Worker {
         let (cx, runner) = (&self.cx, &self.runner);
         let written =
             runner.request(cx, map, owner, Some(value), || runner.update(cx, map, owner, value, mode, expected));
-        written.map(|written| Done::Written(Written { version: written.version, owner: owner.id() }))
+        written.map(|written| Written { version: written.version, owner: owner.id() })
     }
 
     fn get_or_create(&self, map: &Arc<Map>, owner: &OwnerHandle, initial: Option<&[u8]>) -> Reply {
@@ -211,15 +217,15 @@ impl Worker {
         })
     }
 
-    fn get(&self, map: &Arc<Map>, owner: &OwnerHandle) -> Reply {
+    fn get(&self, map: &Arc<Map>, owner: &OwnerHandle) -> Result<Option<Value>, Error> {
         let (cx, runner) = (&self.cx, &self.runner);
-        runner.request(cx, map, owner, None, || runner.read(cx, map, owner)).map(Done::Read)
+        runner.request(cx, map, owner, None, || runner.read(cx, map, owner))
     }
 
-    fn delete(&self, map: &Arc<Map>, owner: &OwnerHandle, expected: Option<Version>) -> Reply {
+    fn delete(&self, map: &Arc<Map>, owner: &OwnerHandle, expected: Option<Version>) -> Result<Written, Error> {
         let (cx, runner) = (&self.cx, &self.runner);
         let deleted = runner.request(cx, map, owner, None, || runner.delete(cx, map, owner, expected));
-        deleted.map(|version| Done::Written(Written { version, owner: owner.id() }))
+        deleted.map(|version| Written { version, owner: owner.id() })
     }
 
     fn destroy(&self, owners: Vec<OwnerHandle>) -> Reply {
@@ -301,10 +307,13 @@ impl cpu_executor::Worker for Worker {
         self.cx.set_deadline(deadline);
         self.runner.begin(caller);
         let reply = match op {
-            Op::Update { map, owner, value, mode, expected } => self.update(&map, &owner, &value, mode, expected),
+            Op::Update { map, owner, value, mode, expected } => {
+                self.update(&map, &owner, &value, mode, expected).map(Done::Written)
+            }
             Op::GetOrCreate { map, owner, initial } => self.get_or_create(&map, &owner, initial.as_deref()),
-            Op::Get { map, owner } => self.get(&map, &owner),
-            Op::Delete { map, owner, expected } => self.delete(&map, &owner, expected),
+            Op::Get { map, owner } => self.get(&map, &owner).map(Done::Read),
+            Op::Delete { map, owner, expected } => self.delete(&map, &owner, expected).map(Done::Written),
+            Op::Share(share) => self.share(&share, caller, deadline),
             Op::Destroy { owners } => self.destroy(owners),
             Op::Pass => Ok(Done::Nothing),
             Op::Free { map } => return self.begin_free(map, responder),

@@ -119,6 +119,27 @@ pub(crate) unsafe fn read(element: NonNull<Element>, size: u32) -> Value {
     Value { bytes, version }
 }
 
+/// As [`read`], into `room`, which has `size` bytes; returns the version.
+///
+/// # Safety
+/// As [`read`].
+pub(crate) unsafe fn copy(element: NonNull<Element>, size: u32, room: &mut [u8]) -> u64 {
+    // SAFETY: the caller's lock or pin keeps it allocated.
+    let (header, words) = unsafe { (element.as_ref(), words(element, size)) };
+    // The version first: as in `read`.
+    let version = header.version.load(Ordering::Acquire);
+    for (word, room) in words.iter().zip(room.chunks_mut(8)) {
+        // Relaxed: as in `read`.
+        let bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        match room.as_mut_array::<8>() {
+            Some(room) => *room = bytes,
+            // The last one.
+            None => room.copy_from_slice(&bytes[..room.len()]),
+        }
+    }
+    version
+}
+
 /// An integer in a value: 1, 2, 4 or 8 bytes, little-endian, none of them beyond the 8-byte word in which it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {

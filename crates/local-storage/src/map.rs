@@ -218,6 +218,23 @@ impl StorageMap {
         if somebody_leaves() { None } else { self.find(owner) }
     }
 
+    /// As [`StorageMap::lookup_by_id`] for many owners, without room of their own for the values: each goes to its place in `values`,
+    /// which has one of the map's size for every owner. Says the version of each, in order; the place of one without is left as it was.
+    ///
+    /// Reclamation waits for all of it: some dozens of owners at a time are enough to gain what there is to gain.
+    ///
+    /// # Panics
+    /// If `values` is shorter than that.
+    pub fn copy_by_ids(&self, owners: &[u64], values: &mut [u8], mut told: impl FnMut(Option<Version>)) {
+        let size = self.spec.value_size as usize;
+        let guard = crossbeam_epoch::pin();
+        for (owner, room) in owners.iter().zip(values[..owners.len() * size].chunks_exact_mut(size)) {
+            let element = if somebody_leaves() { None } else { self.find_element(*owner, &guard) };
+            // SAFETY: found in this map under the guard, which is still there.
+            told(element.map(|element| unsafe { element::copy(element, self.spec.value_size, room) }));
+        }
+    }
+
     /// The caller has made sure that the owner has not left, or that its elements are marked.
     #[inline]
     fn find(&self, owner: u64) -> Option<Value> {

@@ -31,6 +31,9 @@ fn the_services_have_exactly_these_calls() {
             "ProgramService.DetachProgram",
             "ProgramService.ListProgramEvents",
             "ProgramService.ListPrograms",
+            "StorageService.BatchDelete",
+            "StorageService.BatchGet",
+            "StorageService.BatchUpdate",
             "StorageService.Create",
             "StorageService.Delete",
             "StorageService.Get",
@@ -86,5 +89,8 @@ fn a_request_names_its_owner_by_the_same_fields_everywhere() {
         with_owner.push(message.name().to_owned());
     }
     with_owner.sort();
-    assert_eq!(with_owner, ["CreateRequest", "DeleteRequest", "GetOwnerRequest", "GetRequest", "UpdateRequest"]);
+    assert_eq!(
+        with_owner,
+        ["CreateRequest", "DeleteRequest", "GetOwnerRequest", "GetRequest", "OwnerRef", "UpdateRequest"]
+    );
 }

@@ -1,12 +1,15 @@
 //! Values.
 
+mod batch;
+
 use std::sync::Arc;
 
 use engine::{Call, Conditions, Cursor, Error, MapId, OwnerRef, UpdateMode};
 use holdfast_proto::v1::storage_service_server::StorageService;
 use holdfast_proto::v1::{
-    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest, GetResponse,
-    ListElementsRequest, ListElementsResponse, UpdateRequest, UpdateResponse,
+    BatchDeleteRequest, BatchDeleteResponse, BatchGetRequest, BatchGetResponse, BatchUpdateRequest,
+    BatchUpdateResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest,
+    GetResponse, ListElementsRequest, ListElementsResponse, UpdateRequest, UpdateResponse,
 };
 use prost::Message;
 use tonic::{Request, Response, Status};
@@ -147,5 +150,23 @@ impl StorageService for Service {
             next_page_token: next_page_token.unwrap_or_default(),
             map_id: page.map,
         }))
+    }
+
+    async fn batch_get(&self, request: Request<BatchGetRequest>) -> Result<Response<BatchGetResponse>, Status> {
+        self.get_many(request).await
+    }
+
+    async fn batch_update(
+        &self,
+        request: Request<BatchUpdateRequest>,
+    ) -> Result<Response<BatchUpdateResponse>, Status> {
+        self.update_many(request).await
+    }
+
+    async fn batch_delete(
+        &self,
+        request: Request<BatchDeleteRequest>,
+    ) -> Result<Response<BatchDeleteResponse>, Status> {
+        self.delete_many(request).await
     }
 }

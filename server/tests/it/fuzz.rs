@@ -157,6 +157,7 @@ impl Fuzz {
         values.know(&["value_size"], Value::U32, [8]);
         values.know(&["max_elements"], Value::U64, [0, 3]);
         values.know(&["value", "initial_value"], Value::Bytes, [bytes(7)]);
+        values.know(&["values"], Value::Bytes, (1..4).map(|count| vec![7; 8 * count].into()));
         values.know(&["simulated_id", "first_id"], Value::U64, 0..5);
         values.know(&["count"], Value::U64, 1..4);
         values.know(&["pid"], Value::I32, [std::process::id() as i32, living.pid(), dead.pid()]);

@@ -1,6 +1,7 @@
 //! The server from outside: over sockets, as a client meets it.
 
 mod bad_input;
+mod batch;
 mod bounds;
 mod crowd;
 mod descriptors;

@@ -150,6 +150,7 @@ fn limits_json(limits: &Limits) -> Json {
         "max_message_bytes": limits.max_message_bytes,
         "max_connections": limits.max_connections,
         "mailbox_capacity": limits.mailbox_capacity,
+        "max_batch_items": limits.max_batch_items,
     })
 }
 

@@ -1,7 +1,5 @@
 //! The calls about programs, and what other calls have to see to because of them.
 
-use std::sync::Arc;
-
 use owners::{OwnerKind, OwnerRef};
 
 use super::{Engine, blocking};
@@ -58,16 +56,25 @@ impl Engine {
 
     /// Finds out which cgroup a task is in, where a program may ask for it: nothing is read inside of an operation.
     pub(super) async fn learn_cgroup(&self, map: &Map, owner: &OwnerHandle) {
-        if !map.hooks_cgroups() || owner.kind() != OwnerKind::Task {
+        if map.hooks_cgroups() {
+            self.learn_cgroups(map, std::iter::once(owner)).await;
+        }
+    }
+
+    /// As [`Engine::learn_cgroup`], of many.
+    pub(super) async fn learn_cgroups(&self, map: &Map, owners: impl Iterator<Item = &OwnerHandle>) {
+        if !map.hooks_cgroups() || map.spec.kind != OwnerKind::Task {
             return;
         }
-        let (this, owner) = (self.clone(), Arc::clone(owner));
+        let (this, owners) = (self.clone(), owners.cloned().collect::<Vec<_>>());
         // On a thread that may block: both /proc and a directory are read.
         let learned = blocking(move || {
-            // (A task that has exited is in its last one.)
-            if let Some(path) = owner.cgroup_path() {
-                let cgroup = this.owners().register(&OwnerRef::CgroupPath(path), Storage::new);
-                owner.attachment().set_cgroup(cgroup.ok().as_ref());
+            for owner in owners {
+                // (A task that has exited is in its last one.)
+                if let Some(path) = owner.cgroup_path() {
+                    let cgroup = this.owners().register(&OwnerRef::CgroupPath(path), Storage::new);
+                    owner.attachment().set_cgroup(cgroup.ok().as_ref());
+                }
             }
             Ok(())
         });

@@ -1,5 +1,6 @@
 //! The engine with real processes, real cgroups and simulated owners.
 
+mod batch;
 mod border;
 mod grace;
 mod guard;

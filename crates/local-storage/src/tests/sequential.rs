@@ -26,6 +26,36 @@ fn a_value_lives_from_create_to_delete() {
 }
 
 #[test]
+fn many_values_are_copied_each_to_its_place() {
+    for size in [1_u8, 7, 8, 9, 16, 23] {
+        let (cx, map) = (context(0), map(size.into(), 10));
+        let owners: Vec<_> = std::iter::repeat_with(TestOwner::new).take(4).collect();
+        let value = |number: usize| vec![size + number as u8; size.into()];
+        let mut versions = [None; 4];
+        for number in [0, 1, 3] {
+            let written = map.update(&cx, &owners[number], &value(number), Mode::Any, None).unwrap();
+            versions[number] = Some(written.version);
+        }
+        let ids: Vec<_> = owners.iter().map(|owner| owner.id).collect();
+        // What lies behind the values, and where there is none, stays as it is.
+        let mut values = vec![0xee; 5 * usize::from(size)];
+        let limit = Instant::now() + Duration::from_secs(60);
+        let told = loop {
+            let mut told = Vec::new();
+            map.copy_by_ids(&ids, &mut values, |version| told.push(version));
+            // Some other test's owner may be leaving.
+            if told == versions || Instant::now() > limit {
+                break told;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(told, versions);
+        let nothing = vec![0xee; size.into()];
+        assert_eq!(values, [value(0), value(1), nothing.clone(), value(3), nothing].concat());
+    }
+}
+
+#[test]
 fn a_value_of_the_wrong_size_is_refused() {
     let (cx, map, owner) = (context(0), map(8, 10), TestOwner::new());
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fastrand::Rng;
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, Value};
 
 /// How many values of a sort are remembered from answers.
 const LEARNED: usize = 8;
@@ -70,10 +70,13 @@ impl Values {
             ("owner_id" | "start_time_ticks", _) => name,
             _ => return,
         };
-        let learned = self.learned.entry(field.to_owned()).or_default();
-        learned.push_back(value.clone());
-        if learned.len() > LEARNED {
-            learned.pop_front();
+        // What many have a column of.
+        for field in [field.to_owned(), format!("{field}s")] {
+            let learned = self.learned.entry(field).or_default();
+            learned.push_back(value.clone());
+            if learned.len() > LEARNED {
+                learned.pop_front();
+            }
         }
     }
 
@@ -92,6 +95,9 @@ impl Values {
             if !chosen && rng.u8(..) < often {
                 message.set_field(&field, self.value(rng, &field, odd));
             }
+        }
+        if rng.f64() >= odd {
+            make_sense_of_columns(rng, &mut message);
         }
         message
     }
@@ -124,7 +130,9 @@ impl Values {
             Kind::Bool => Value::Bool(rng.bool()),
             Kind::Int32 => Value::I32(rng.choice([0, 1, -1, 2, i32::MIN, i32::MAX]).unwrap()),
             Kind::Uint32 => Value::U32(rng.choice([0, 1, 7, 65_407, 65_408, i32::MAX as u32, u32::MAX]).unwrap()),
-            Kind::Uint64 => Value::U64(rng.choice([0, 1, 2, i64::MAX as u64, u64::MAX - 1, u64::MAX]).unwrap()),
+            Kind::Uint64 | Kind::Fixed64 => {
+                Value::U64(rng.choice([0, 1, 2, i64::MAX as u64, u64::MAX - 1, u64::MAX]).unwrap())
+            }
             Kind::Bytes => Value::Bytes(vec![rng.u8(..); rng.choice([0, 1, 7, 9, 65_408]).unwrap()].into()),
             Kind::String => {
                 // Also what makes sense elsewhere.
@@ -139,5 +147,22 @@ impl Values {
             Kind::Enum(choice) => Value::EnumNumber(rng.choice(choice.values()).unwrap().number()),
             other => panic!("make values of {other:?}: the API had none yet"),
         }
+    }
+}
+
+/// Of a batch: one form alone, and columns that are as long as it.
+fn make_sense_of_columns(rng: &mut Rng, message: &mut DynamicMessage) {
+    let length = |message: &DynamicMessage, field: &str| {
+        let list = message.get_field_by_name(field)?;
+        Some(list.as_list()?.len())
+    };
+    let (Some(ids), Some(owners)) = (length(message, "owner_ids"), length(message, "owners")) else { return };
+    let (count, other) = if ids > 0 && (owners == 0 || rng.bool()) { (ids, "owners") } else { (owners, "owner_ids") };
+    message.clear_field_by_name(other);
+    if message.descriptor().get_field_by_name("values").is_some() {
+        message.set_field_by_name("values", Value::Bytes(vec![7; 8 * count].into()));
+    }
+    if length(message, "expected_versions").is_some_and(|versions| versions != count) {
+        message.clear_field_by_name("expected_versions");
     }
 }

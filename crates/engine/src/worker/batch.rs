@@ -1,0 +1,91 @@
+//! One worker's share of a batch: items that run one after the other, each an operation of its own.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Done, OwnerHandle, Reply, Worker};
+use crate::error::Error;
+use crate::maps::Map;
+use crate::types::{Credentials, UpdateMode, Version};
+
+/// Items of a batch that are one job, since all their owners are this worker's.
+pub(crate) struct Share {
+    pub(crate) map: Arc<Map>,
+    pub(crate) what: What,
+    pub(crate) items: Vec<Item>,
+}
+
+/// What is done with each of them.
+#[derive(Clone)]
+pub(crate) enum What {
+    Get,
+    /// The values of the whole batch, one behind the other.
+    Update {
+        values: Bytes,
+        mode: UpdateMode,
+    },
+    Delete,
+}
+
+/// One of them.
+pub(crate) struct Item {
+    /// Its place in the batch.
+    pub(crate) index: usize,
+    pub(crate) owner: OwnerHandle,
+    /// 0: whatever is there.
+    pub(crate) expected: Version,
+}
+
+/// What came of a share, item by item.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// 0 where it failed, and where a Get has found nothing.
+    pub(crate) versions: Vec<Version>,
+    /// What Gets have found, zeroes where they have not.
+    pub(crate) values: Vec<u8>,
+    /// Which failed (by place in the share), and why.
+    pub(crate) failed: Vec<(usize, Error)>,
+}
+
+impl Worker {
+    /// `deadline` was ahead when the job was taken up, and is looked at again before each item.
+    pub(super) fn share(&self, share: &Share, caller: Option<Credentials>, deadline: Option<Instant>) -> Reply {
+        let mut done = Shared { versions: Vec::with_capacity(share.items.len()), ..Shared::default() };
+        for (place, item) in share.items.iter().enumerate() {
+            let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            // Each has its own table and budget of programs, as a call has.
+            self.runner.begin(caller);
+            let result = if late { Err(Error::DeadlinePassed) } else { self.item(share, item, &mut done.values) };
+            self.runner.end();
+            let version = result.unwrap_or_else(|error| {
+                done.failed.push((place, error));
+                0
+            });
+            done.versions.push(version);
+            if matches!(share.what, What::Get) {
+                done.values.resize(done.versions.len() * share.map.spec.value_size as usize, 0);
+            }
+        }
+        Ok(Done::Shared(done))
+    }
+
+    /// The version that it was about.
+    fn item(&self, share: &Share, item: &Item, found: &mut Vec<u8>) -> Result<Version, Error> {
+        let (map, owner) = (&share.map, &item.owner);
+        let expected = (item.expected != 0).then_some(item.expected);
+        match &share.what {
+            What::Get => Ok(self.get(map, owner)?.map_or(0, |value| {
+                found.extend_from_slice(&value.bytes);
+                value.version
+            })),
+            What::Update { values, mode } => {
+                let size = map.spec.value_size as usize;
+                let value = &values[item.index * size..][..size];
+                Ok(self.update(map, owner, value, *mode, expected)?.version)
+            }
+            What::Delete => Ok(self.delete(map, owner, expected)?.version),
+        }
+    }
+}

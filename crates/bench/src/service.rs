@@ -99,6 +99,10 @@ pub struct Options {
     #[arg(long, default_value_t = 64, value_name = "BYTES")]
     value: usize,
 
+    /// Elements of a batch
+    #[arg(long, value_delimiter = ',', value_name = "N", default_values_t = [64, 1024])]
+    batch: Vec<usize>,
+
     /// Elements of the map that the scenario `free` frees
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     elements: u64,

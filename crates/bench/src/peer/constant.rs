@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use holdfast_proto::v1::storage_service_server::StorageService;
 use holdfast_proto::v1::{
-    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, ListElementsRequest,
-    ListElementsResponse, UpdateRequest, UpdateResponse,
+    BatchDeleteRequest, BatchDeleteResponse, BatchGetRequest, BatchGetResponse, BatchUpdateRequest,
+    BatchUpdateResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse,
+    ListElementsRequest, ListElementsResponse, UpdateRequest, UpdateResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -46,5 +47,17 @@ impl StorageService for Constant {
 
     async fn list_elements(&self, _: Request<ListElementsRequest>) -> Answer<ListElementsResponse> {
         Ok(Response::new(ListElementsResponse::default()))
+    }
+
+    async fn batch_get(&self, _: Request<BatchGetRequest>) -> Answer<BatchGetResponse> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn batch_update(&self, _: Request<BatchUpdateRequest>) -> Answer<BatchUpdateResponse> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn batch_delete(&self, _: Request<BatchDeleteRequest>) -> Answer<BatchDeleteResponse> {
+        Err(Status::unimplemented("not measured"))
     }
 }

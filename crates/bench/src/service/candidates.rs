@@ -36,6 +36,10 @@ pub enum What {
     Churn,
     /// ListElements: the first page
     List,
+    /// BatchGet of so many values as --batch says
+    BatchGet,
+    /// BatchUpdate, likewise
+    BatchUpdate,
     /// Get at Redis, one at a time on each connection, by redis-benchmark
     RedisGet,
     /// Set at Redis, likewise
@@ -59,7 +63,7 @@ pub enum What {
 }
 
 /// What is told beside each other: the first one's rate to the second one's.
-pub const PAIRS: [(What, What); 15] = [
+pub const PAIRS: &[(What, What)] = &[
     (What::Get, What::Bare),
     (What::Update, What::Bare),
     (What::TransportGet, What::Bare),
@@ -73,8 +77,11 @@ pub const PAIRS: [(What, What); 15] = [
     (What::Update, What::EtcdPut),
     (What::H2loadGet, What::H2loadBare),
     (What::H2loadUpdate, What::H2loadBare),
+    (What::BatchGet, What::RedisGetP64),
+    (What::BatchUpdate, What::RedisSetP64),
+    (What::BatchGet, What::Get),
+    (What::BatchUpdate, What::Update),
     (What::List, What::RedisGetP64),
-    (What::RedisGet, What::Bare),
 ];
 
 impl What {
@@ -102,6 +109,8 @@ pub struct Candidate<'a> {
     pub what: What,
     /// Which build of holdfastd; empty where there is one only.
     pub label: &'a str,
+    /// Elements of a batch; 0 where it is none.
+    batch: usize,
     server: &'a Process,
     loader: Loader,
 }
@@ -114,7 +123,14 @@ enum Loader {
 
 impl Candidate<'_> {
     pub fn full_name(&self) -> String {
-        if self.label.is_empty() { self.what.name() } else { format!("{}@{}", self.what.name(), self.label) }
+        let batch = if self.batch > 0 { format!(" {}", self.batch) } else { String::new() };
+        let label = if self.label.is_empty() { String::new() } else { format!("@{}", self.label) };
+        self.what.name() + &batch + &label
+    }
+
+    /// Whether it is the same, but for the build.
+    pub fn is_like(&self, other: &Candidate<'_>) -> bool {
+        (self.what, self.batch) == (other.what, other.batch)
     }
 
     /// What each call reads or writes.
@@ -200,14 +216,22 @@ impl Servers {
                 What::RedisGet | What::RedisSet | What::RedisGetP64 | What::RedisSetP64 => {
                     let (Some(server), Some(test)) = (&self.redis, what.redis()) else { continue };
                     let loader = Loader::Redis { test, keys: self.ours[0].scene.owners.len(), value: options.value };
-                    candidates.push(Candidate { what, label: "", server, loader });
+                    candidates.push(Candidate { what, label: "", batch: 0, server, loader });
                 }
                 What::EtcdGet | What::EtcdPut => {
                     let Some(server) = &self.etcd else { continue };
                     let values = self.ours[0].scene.values.iter().enumerate();
                     let item = if what == What::EtcdGet { Item::etcd_range } else { Item::etcd_put };
                     let items = Items::single(values.map(|(number, value)| item(&others::key(number), value)));
-                    candidates.push(Candidate { what, label: "", server, loader: Loader::Ours(items) });
+                    candidates.push(Candidate { what, label: "", batch: 0, server, loader: Loader::Ours(items) });
+                }
+                What::BatchGet | What::BatchUpdate => {
+                    for Ours { label, server, scene } in &self.ours {
+                        candidates.extend(options.batch.iter().map(|batch| {
+                            let loader = Loader::Ours(batches(what, scene, *batch));
+                            Candidate { what, label, batch: *batch, server, loader }
+                        }));
+                    }
                 }
                 _ => {
                     for Ours { label, server, scene } in &self.ours {
@@ -239,7 +263,7 @@ impl Servers {
             }
             _ => Loader::Ours(items),
         };
-        Ok(Some(Candidate { what, label, server, loader }))
+        Ok(Some(Candidate { what, label, batch: 0, server, loader }))
     }
 
     /// The requests are those that holdfastd gets.
@@ -260,6 +284,19 @@ pub fn peer(transport: &str, value: usize) -> Result<Process> {
     let mut command = Command::new(super::beside("bench-peer")?);
     command.args([transport, "--value", &value.to_string()]);
     Process::start(command)
+}
+
+/// Batches at holdfastd: all owners in their order, again and again.
+fn batches(what: What, scene: &Scene, batch: usize) -> Items {
+    let owners = scene.owners.len();
+    let item = |number: usize| {
+        let of_it = || (number * batch..(number + 1) * batch).map(|at| at % owners);
+        let ids = of_it().map(|at| scene.owners[at]).collect();
+        let values = of_it().flat_map(|at| scene.values[at].iter().copied()).collect();
+        let item = if what == What::BatchGet { Item::batch_get } else { Item::batch_update };
+        item(scene::MAP, ids, values)
+    };
+    Items { all: (0..owners.div_ceil(batch)).map(item).collect(), unit: 1, elements: batch as u64 }
 }
 
 /// Calls at holdfastd.

@@ -10,7 +10,7 @@ use holdfast_proto::v1::{FreeMapRequest, FreeMapResponse};
 use super::candidates::{What, calls, peer};
 use super::load::{all, closed};
 use super::pace::{Paced, open};
-use super::scene::{self, Scene, create_map, fill, simulate, value_of};
+use super::scene::{self, Scene, create_map, fill, simulate};
 use super::server::Process;
 use super::table::{Column, Report, Table};
 use super::work::{Item, Items};
@@ -123,6 +123,7 @@ pub fn while_a_map_is_freed(options: &Options, report: &mut Report) -> Result<()
     // Behind those of the scene.
     let first = options.owners + 1;
     simulate(server.address(), first, options.elements)?;
+    let filled: Vec<_> = (first..first + options.elements).collect();
     let mut called = [What::Get, What::Update].map(|what| Called::new(&what.name(), &server, calls(what, &scene)));
     let mut during = [histogram(), histogram()];
     let mut took = Vec::new();
@@ -130,8 +131,7 @@ pub fn while_a_map_is_freed(options: &Options, report: &mut Report) -> Result<()
         for (called, during) in called.iter_mut().zip(&mut during) {
             called.find_peak(options.counted()?)?;
             create_map(server.address(), FREED, options.elements, options.value)?;
-            let values = (first..first + options.elements).map(|owner| (owner, value_of(owner, options.value)));
-            fill(server.address(), FREED, values)?;
+            fill(server.address(), FREED, &filled, options.value)?;
             let free = || {
                 crate::pause(BEFORE);
                 let began = Instant::now();

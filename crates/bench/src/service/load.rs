@@ -220,8 +220,9 @@ async fn one_stream(
     phase: Arc<AtomicU8>,
     seen: Arc<Mutex<Seen>>,
 ) {
-    for item in items.all[range].iter().cycle() {
-        if phase.load(Ordering::Relaxed) == STOPPED {
+    for (number, item) in items.all[range].iter().enumerate().cycle() {
+        // A unit that was begun is ended: what it has made must not be there when the next turn makes it.
+        if number % items.unit == 0 && phase.load(Ordering::Relaxed) == STOPPED {
             return;
         }
         let began = Instant::now();

@@ -119,7 +119,7 @@ fn tell(shape: Shape, candidates: &[Candidate<'_>], all: &[Rounds], report: &mut
             Some(rounds.rate()),
             Some(rounds.rate() * candidate.elements() as f64),
             to(find(What::Bare)),
-            to(find(candidate.what).filter(|_| !candidate.label.is_empty())),
+            to(candidates.iter().position(|other| other.is_like(candidate)).filter(|_| !candidate.label.is_empty())),
             p50,
             p99,
             p999,
@@ -132,7 +132,7 @@ fn tell(shape: Shape, candidates: &[Candidate<'_>], all: &[Rounds], report: &mut
     }
     report.tell(&calls);
     let mut ratios = Table::new(format!("{title}: ratios"), RATIOS);
-    for (own, other) in PAIRS {
+    for &(own, other) in PAIRS {
         let Some(second) = find(other) else { continue };
         for (first, candidate) in candidates.iter().enumerate().filter(|(_, candidate)| candidate.what == own) {
             let elements = candidate.elements() as f64 / candidates[second].elements() as f64;

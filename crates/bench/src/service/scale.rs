@@ -220,8 +220,7 @@ fn fill_all(server: SocketAddr, point: &Point) -> Result<Vec<Called>> {
         create_map(server, &name, each, point.value)?;
         let of_map: Vec<_> = (1 + map..=point.owners).step_by(point.maps as usize).collect();
         for part in of_map.chunks(PART as usize) {
-            let values = part.iter().map(|owner| (*owner, value_of(*owner, point.value)));
-            let ids = fill(server, &name, values)?;
+            let ids = fill(server, &name, part, point.value)?;
             let some = part.iter().zip(ids).filter(|(owner, _)| **owner % every == 0);
             called.extend(some.map(|(owner, id)| Called {
                 map: name.clone(),

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use holdfast_proto::v1::{
-    CreateMapRequest, CreateMapResponse, CreateSimulatedOwnersRequest, CreateSimulatedOwnersResponse, MapKind,
-    UpdateRequest, UpdateResponse, update_request,
+    BatchUpdateRequest, BatchUpdateResponse, CreateMapRequest, CreateMapResponse, CreateSimulatedOwnersRequest,
+    CreateSimulatedOwnersResponse, MapKind, OwnerRef, UpdateRequest, UpdateResponse, owner_ref, update_request,
 };
 
 use super::load::all;
@@ -20,6 +20,9 @@ pub const EMPTY: &str = "empty";
 pub const CHURNED: &str = "churned";
 /// Simulated owners in one call.
 const PER_CALL: u64 = 10_000;
+/// Owners and bytes of value in one batch.
+const PER_BATCH: usize = 1_000;
+const BATCH_BYTES: usize = 2 << 20;
 
 /// Owners with a value of their own each.
 pub struct Scene {
@@ -35,7 +38,15 @@ impl Scene {
         }
         simulate(server, 1, owners)?;
         let values: Vec<_> = (1..=owners).map(|owner| value_of(owner, value)).collect();
-        let owners = fill(server, MAP, values.iter().zip(1..).map(|(value, owner)| (owner, value.clone())))?;
+        // One by one: builds of before there were batches can be measured, too.
+        let updates = values.iter().zip(1..).map(|(value, owner)| UpdateRequest {
+            map: MAP.to_owned(),
+            owner: Some(update_request::Owner::SimulatedId(owner)),
+            value: value.clone(),
+            ..UpdateRequest::default()
+        });
+        let written = all::<_, UpdateResponse>(server, Method::Update.path(), updates)?;
+        let owners = written.iter().map(|answer| answer.owner_id).collect();
         Ok(Scene { owners, values })
     }
 }
@@ -70,14 +81,16 @@ pub fn simulate(server: SocketAddr, first: u64, owners: u64) -> Result<()> {
     Ok(())
 }
 
-/// Gives simulated owners these values. Says which ids the server has for the owners.
-pub fn fill(server: SocketAddr, map: &str, values: impl IntoIterator<Item = (u64, Bytes)>) -> Result<Vec<u64>> {
-    let updates = values.into_iter().map(|(owner, value)| UpdateRequest {
+/// Gives simulated owners values with their numbers. Says which ids the server has for the owners.
+pub fn fill(server: SocketAddr, map: &str, owners: &[u64], value: usize) -> Result<Vec<u64>> {
+    let simulated = |owner: &u64| OwnerRef { owner: Some(owner_ref::Owner::SimulatedId(*owner)) };
+    let batches = owners.chunks(PER_BATCH.min(BATCH_BYTES / value).max(1)).map(|owners| BatchUpdateRequest {
         map: map.to_owned(),
-        owner: Some(update_request::Owner::SimulatedId(owner)),
-        value,
-        ..UpdateRequest::default()
+        owners: owners.iter().map(simulated).collect(),
+        values: owners.iter().flat_map(|owner| value_of(*owner, value)).collect(),
+        ..BatchUpdateRequest::default()
     });
-    let written = all::<_, UpdateResponse>(server, Method::Update.path(), updates)?;
-    Ok(written.iter().map(|answer| answer.owner_id).collect())
+    let written = all::<_, BatchUpdateResponse>(server, Method::BatchUpdate.path(), batches)?;
+    ensure!(written.iter().all(|answer| answer.failed == 0), "some of the owners have no value");
+    Ok(written.into_iter().flat_map(|answer| answer.owner_ids).collect())
 }

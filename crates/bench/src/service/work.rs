@@ -5,8 +5,9 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use holdfast_proto::v1::{
-    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, ListElementsRequest,
-    ListElementsResponse, UpdateRequest, UpdateResponse, create_request, delete_request, get_request, update_request,
+    BatchGetRequest, BatchGetResponse, BatchUpdateRequest, BatchUpdateResponse, CreateRequest, CreateResponse,
+    DeleteRequest, DeleteResponse, GetRequest, GetResponse, ListElementsRequest, ListElementsResponse, UpdateRequest,
+    UpdateResponse, create_request, delete_request, get_request, update_request,
 };
 use prost::Message;
 
@@ -20,14 +21,25 @@ pub enum Method {
     Update,
     Delete,
     List,
+    BatchGet,
+    BatchUpdate,
     EtcdRange,
     EtcdPut,
 }
 
 impl Method {
     /// In the order of the enum.
-    const ALL: [Method; 7] =
-        [Method::Get, Method::Create, Method::Update, Method::Delete, Method::List, Method::EtcdRange, Method::EtcdPut];
+    const ALL: [Method; 9] = [
+        Method::Get,
+        Method::Create,
+        Method::Update,
+        Method::Delete,
+        Method::List,
+        Method::BatchGet,
+        Method::BatchUpdate,
+        Method::EtcdRange,
+        Method::EtcdPut,
+    ];
 
     pub fn path(self) -> &'static str {
         match self {
@@ -36,6 +48,8 @@ impl Method {
             Method::Update => "/holdfast.v1.StorageService/Update",
             Method::Delete => "/holdfast.v1.StorageService/Delete",
             Method::List => "/holdfast.v1.StorageService/ListElements",
+            Method::BatchGet => "/holdfast.v1.StorageService/BatchGet",
+            Method::BatchUpdate => "/holdfast.v1.StorageService/BatchUpdate",
             Method::EtcdRange => "/etcdserverpb.KV/Range",
             Method::EtcdPut => "/etcdserverpb.KV/Put",
         }
@@ -65,7 +79,7 @@ pub struct Item {
 
 #[derive(Clone)]
 enum Expected {
-    /// This value.
+    /// This value, or these, one behind the other.
     Value(Bytes),
     /// So many elements.
     Elements(usize),
@@ -116,6 +130,17 @@ impl Item {
         Item::new(Method::List, &request, Expected::Elements(elements))
     }
 
+    pub fn batch_get(map: &str, owners: Vec<u64>, values: Bytes) -> Item {
+        let request = BatchGetRequest { map: map.to_owned(), owner_ids: owners, ..BatchGetRequest::default() };
+        Item::new(Method::BatchGet, &request, Expected::Value(values))
+    }
+
+    pub fn batch_update(map: &str, owners: Vec<u64>, values: Bytes) -> Item {
+        let map = map.to_owned();
+        let request = BatchUpdateRequest { map, owner_ids: owners, values, ..BatchUpdateRequest::default() };
+        Item::new(Method::BatchUpdate, &request, Expected::Done)
+    }
+
     pub fn etcd_range(key: &str, value: &Bytes) -> Item {
         let request = etcd::RangeRequest { key: key.to_owned().into() };
         Item::new(Method::EtcdRange, &request, Expected::Value(value.clone()))
@@ -144,8 +169,13 @@ impl Item {
             (Method::Create, _) => CreateResponse::decode(body)?.version > 0,
             (Method::Update, _) => UpdateResponse::decode(body)?.version > 0,
             (Method::Delete, _) => DeleteResponse::decode(body)?.owner_id > 0,
+            (Method::BatchGet, Expected::Value(values)) => {
+                let answer = BatchGetResponse::decode(body)?;
+                answer.failed == 0 && answer.values == values
+            }
+            (Method::BatchUpdate, _) => BatchUpdateResponse::decode(body)?.failed == 0,
             (Method::EtcdPut, _) => etcd::PutResponse::decode(body)?.header.is_some_and(|header| header.revision > 0),
-            (Method::Get | Method::List | Method::EtcdRange, _) => false,
+            (Method::Get | Method::List | Method::BatchGet | Method::EtcdRange, _) => false,
         };
         ensure!(right, "{method:?} gave a wrong answer");
         Ok(())

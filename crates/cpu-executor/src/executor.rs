@@ -76,7 +76,7 @@ impl<Op: Send + 'static, Reply: Send + 'static> Executor<Op, Reply> {
                     drop(end);
                 })
                 .map_err(|error| StartError::Thread { name, problem: error.to_string() })?;
-            workers.push(Running { handle, ended, door: Arc::clone(&inlet) as Arc<dyn Door> });
+            workers.push(Running { handle, ended });
             started.push((inlet, meters));
         }
 

@@ -11,7 +11,7 @@
 //!
 //! # A job's life
 //!
-//! One compare-exchange (`phase.rs`) for each arrow out of *queued*, so that exactly one happens:
+//! One compare-exchange (`slot.rs`) for each arrow out of *queued*, so that exactly one happens:
 //!
 //! ```text
 //!  submit ─── the mailbox is full ──────────────────────────────────────► Overloaded
@@ -45,9 +45,7 @@
 //! The shape (handle, worker, and a message of request, responder, span and enqueue time between them) is that of
 //! linkerd2-proxy's balancer queue; the responder that cannot be forgotten is crucible's.
 
-// The mailbox and the slots are made of libraries' channels: nothing here needs it.
-#![forbid(unsafe_code)]
-
+mod bell;
 mod config;
 mod error;
 mod executor;
@@ -55,12 +53,12 @@ mod gate;
 mod info;
 mod job;
 mod mailbox;
-mod phase;
 mod placement;
 mod slot;
 mod sync;
 mod thread;
 mod ticket;
+mod wakes;
 mod worker;
 mod workers;
 
@@ -71,6 +69,7 @@ pub use info::{Counters, WorkerInfo};
 pub use job::{Job, Responder};
 pub use placement::{allowed_cpus, default_cpus};
 pub use ticket::Ticket;
+pub use wakes::{deliver, together};
 pub use worker::{Background, Seat, Worker};
 pub use workers::Workers;
 

@@ -4,8 +4,11 @@
 //!
 //! | model | proves |
 //! |---|---|
-//! | `phase::tests::loom::caller_against_worker` | a cancelled job does not run; one that runs is answered, and all it did is seen |
-//! | `phase::tests::loom::two_cancellers` | one of them answers for the job |
+//! | `slot::tests::loom::caller_against_worker` | a cancelled job does not run; one that runs is answered, and all it did is seen |
+//! | `slot::tests::loom::an_answer_is_not_missed` | who waits is woken, whichever of the two is first |
+//! | `slot::tests::loom::nobody_is_there_for_the_answer` | an answer that nobody takes is let go once |
+//! | `slot::tests::loom::two_who_cancel` | one of them answers for the job |
+//! | `bell::loom::nobody_sleeps_beside_a_job` | a worker that goes to sleep finds the job, or is woken |
 //! | `gate::loom::no_job_is_left_behind` | a job that is put while the mailbox ends is found by exactly one of the two |
 
 use std::array;

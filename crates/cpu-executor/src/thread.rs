@@ -12,6 +12,7 @@ use rustix::thread::gettid;
 use crate::info::Meters;
 use crate::mailbox::Outlet;
 use crate::placement;
+use crate::wakes;
 use crate::worker::{Background, Seat, Worker};
 
 /// Tells submitters and workers that it is over.
@@ -20,8 +21,8 @@ pub(crate) struct Stop(AtomicBool);
 
 impl Stop {
     pub(crate) fn say(&self) {
-        // S1, partner S2. Relaxed: a worker is woken through its mailbox afterwards, which orders this for it. A
-        // submitter that misses it is refused by the end of the mailbox.
+        // S1, partner S2. Relaxed: the worker's thread is unparked afterwards, which orders this for it. A submitter
+        // that misses it is refused by the end of the mailbox.
         self.0.store(true, Ordering::Relaxed);
     }
 
@@ -62,6 +63,8 @@ impl<Op, Reply> Thread<Op, Reply> {
         make: &impl Fn(&Seat) -> Result<W, E>,
         report: &Sender<Report>,
     ) {
+        // Before the report, and so before the first job.
+        self.outlet.belongs_here();
         let pinned = placement::pin(self.processor);
         let seat = Seat { worker: self.worker, processor: self.processor, pinned: pinned.is_ok() };
         let built = match contain(|| make(&seat)) {
@@ -84,6 +87,7 @@ impl<Op, Reply> Thread<Op, Reply> {
 
     /// Runs the worker to its end: until it is stopped, or has panicked.
     fn live<W: Worker<Op = Op, Reply = Reply>>(mut self, mut worker: W) {
+        wakes::put_off();
         let mut ended = contain(|| self.serve(&mut worker));
         self.meters.end();
         // One step after the other, each contained: what is dropped here is not ours, and may panic as well.
@@ -91,6 +95,7 @@ impl<Op, Reply> Thread<Op, Reply> {
             ended = ended.and(Err(panic));
         }
         ended = ended.and(contain(|| drop(worker)));
+        ended = ended.and(contain(wakes::deliver));
         if let Err(panic) = ended {
             tracing::error!(
                 worker = self.worker,
@@ -104,7 +109,11 @@ impl<Op, Reply> Thread<Op, Reply> {
     fn serve(&mut self, worker: &mut impl Worker<Op = Op, Reply = Reply>) {
         while !self.stop.said() {
             self.run_batch(worker);
-            let parked = match worker.background() {
+            wakes::deliver();
+            let wish = worker.background();
+            // Of long work that has come to its end.
+            wakes::deliver();
+            let parked = match wish {
                 Background::Again => Ok(()),
                 Background::Idle => self.outlet.wait(None),
                 Background::After(pause) => self.outlet.wait(Some(pause)),

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::error::StopError;
-use crate::mailbox::Door;
 use crate::thread::Stop;
 
 /// How long the threads have when they are stopped by a drop.
@@ -29,7 +28,6 @@ pub(crate) struct Running {
     pub(crate) handle: JoinHandle<()>,
     /// Closed by the thread as it ends; nothing is sent.
     pub(crate) ended: Receiver<()>,
-    pub(crate) door: Arc<dyn Door>,
 }
 
 impl Workers {
@@ -53,17 +51,12 @@ impl Workers {
 
     fn halt(&mut self, grace: Duration) -> Result<(), StopError> {
         let grace = grace.min(MAX_GRACE);
-        let now = Instant::now();
-        let limit = now + grace;
+        let limit = Instant::now() + grace;
         self.stop.say();
-        // First those who have room for it, so that one with a full mailbox does not keep the others waiting. That one
-        // is awake, but may have looked for the flag before it was there: it is told too when it has made room.
-        let full: Vec<_> = self.threads.iter().filter(|thread| !thread.door.wake(now)).collect();
-        for thread in full {
-            thread.door.wake(limit);
-        }
+        // Also one that is about to sleep: its sleep ends at once.
+        self.threads.iter().for_each(|thread| thread.handle.thread().unpark());
         let mut stuck = Vec::new();
-        for (worker, Running { handle, ended, .. }) in self.threads.drain(..).enumerate() {
+        for (worker, Running { handle, ended }) in self.threads.drain(..).enumerate() {
             match ended.recv_deadline(limit) {
                 // All that is left of the thread is to return, and its panics were caught.
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => drop(handle.join()),

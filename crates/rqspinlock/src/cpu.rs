@@ -68,6 +68,7 @@ pub struct Cpu {
     counters: Arc<Counters>,
     clock: Box<dyn Clock>,
     timeout: Duration,
+    before_waiting: Option<Box<dyn Fn()>>,
     /// Nodes in use: waits under way.
     nesting: Cell<usize>,
     poisoned: Cell<bool>,
@@ -89,7 +90,7 @@ impl Cpu {
 
     /// Registers with another clock or timeout.
     pub fn builder() -> CpuBuilder {
-        CpuBuilder { timeout: DEFAULT_TIMEOUT, clock: Box::new(SystemClock) }
+        CpuBuilder { timeout: DEFAULT_TIMEOUT, clock: Box::new(SystemClock), before_waiting: None }
     }
 
     /// This Cpu's number.
@@ -129,6 +130,13 @@ impl Cpu {
 
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// It is going to join a queue.
+    pub(crate) fn is_going_to_wait(&self) {
+        if let Some(before_waiting) = &self.before_waiting {
+            before_waiting();
+        }
     }
 
     /// The time by this Cpu's clock.
@@ -203,6 +211,7 @@ impl Drop for Seat<'_> {
 pub struct CpuBuilder {
     timeout: Duration,
     clock: Box<dyn Clock>,
+    before_waiting: Option<Box<dyn Fn()>>,
 }
 
 impl CpuBuilder {
@@ -221,6 +230,13 @@ impl CpuBuilder {
         self
     }
 
+    /// What this Cpu does before it joins a queue, in which it may sleep for as long as the timeout: see to what others wait for
+    /// it with, say. It holds the locks that it holds, may take others, and must not panic into the acquisition.
+    pub fn before_waiting(mut self, what: impl Fn() + 'static) -> Self {
+        self.before_waiting = Some(Box::new(what));
+        self
+    }
+
     /// Registers the calling thread.
     ///
     /// # Errors
@@ -231,6 +247,7 @@ impl CpuBuilder {
             counters: Arc::default(),
             clock: self.clock,
             timeout: self.timeout,
+            before_waiting: self.before_waiting,
             nesting: Cell::new(0),
             poisoned: Cell::new(false),
             streak: Streak::default(),

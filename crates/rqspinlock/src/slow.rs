@@ -139,6 +139,7 @@ impl Waiter<'_> {
         if self.deadline.is_some_and(|at| self.cpu.now() >= at) {
             return Err(LockError::DeadlinePassed);
         }
+        self.cpu.is_going_to_wait();
         let Some(seat) = self.cpu.seat() else {
             self.cpu.counters().trylock_fallback.bump();
             return if self.steal() { Ok(()) } else { Err(LockError::Deadlock(Cycle::Nesting)) };

@@ -31,6 +31,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use engine::cpu_executor;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::rt::Executor;
@@ -127,6 +128,13 @@ impl<C: Future> Future for Streams<C> {
     type Output = C::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        // All that comes with one poll is put into the workers' mailboxes before they are woken.
+        cpu_executor::together(|| self.poll_all(cx))
+    }
+}
+
+impl<C: Future> Streams<C> {
+    fn poll_all(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let mut this = self.project();
         // It ends: tokio's budget stops the connection's reading, and `running` gives way after as many polls as it has calls.
         loop {

@@ -1,5 +1,6 @@
 //! The queue alone, step by step on one thread.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Closed, Door, Inlet, Outlet, mailbox};
@@ -7,9 +8,17 @@ use crate::error::Refused;
 use crate::info::Meters;
 use crate::job::Envelope;
 use crate::slot::{Pending, slot};
+use crate::together;
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(20);
+
+/// A mailbox whose worker is this thread.
+fn sleepers(capacity: usize) -> (Inlet<u32, ()>, Outlet<u32, ()>) {
+    let (inlet, outlet) = mailbox(capacity);
+    outlet.belongs_here();
+    (inlet, outlet)
+}
 
 fn put(inlet: &Inlet<u32, ()>, op: u32) -> Result<Pending<()>, Refused> {
     let (queued, pending) = slot();
@@ -31,7 +40,7 @@ fn is_awake(outlet: &mut Outlet<u32, ()>, limit: Duration) -> bool {
 
 #[test]
 fn what_ends_a_wait_is_the_first_to_be_taken() {
-    let (inlet, mut outlet) = mailbox(4);
+    let (inlet, mut outlet) = sleepers(4);
     let _first = put(&inlet, 1).expect("there is room");
     let _second = put(&inlet, 2).expect("there is room");
     assert!(is_awake(&mut outlet, LONG));
@@ -41,41 +50,74 @@ fn what_ends_a_wait_is_the_first_to_be_taken() {
 }
 
 #[test]
-fn a_wake_up_is_not_lost_among_the_jobs() {
-    let (inlet, mut outlet) = mailbox(4);
-    let _job = put(&inlet, 1).expect("there is room");
-    assert!(inlet.wake(Instant::now()));
-    assert_eq!([take(&mut outlet), take(&mut outlet)], [Some(1), None], "a wake-up is no job");
-    assert!(is_awake(&mut outlet, LONG), "it came while the batch was taken, and holds for the next wait");
-    assert!(!is_awake(&mut outlet, Duration::from_millis(5)), "but only for that one");
+fn a_job_ends_a_sleep_at_once() {
+    let (inlet, mut outlet) = sleepers(4);
+    let submitter = thread::spawn(move || {
+        let job = put(&inlet, 1).expect("there is room");
+        (inlet, job)
+    });
+    let begun = Instant::now();
+    while outlet.len() == 0 {
+        assert!(outlet.wait(Some(LONG)).is_ok(), "there is an inlet");
+        assert!(begun.elapsed() < LONG, "nobody rang");
+    }
+    let (_inlet, _job) = submitter.join().expect("no panic");
+    assert_eq!(take(&mut outlet), Some(1));
 }
 
 #[test]
-fn a_full_queue_takes_no_wake_up() {
-    let (inlet, mut outlet) = mailbox(1);
+fn jobs_that_are_put_together_ring_at_the_end_or_when_there_are_many() {
+    let (inlet, outlet) = sleepers(100);
+    let is_asleep = || outlet.bell.is_asleep();
+    outlet.bell.pretend_asleep();
+    together(|| {
+        let _few: Vec<_> = together(|| (0..3).map(|op| put(&inlet, op).expect("there is room")).collect());
+        assert!(is_asleep(), "the inner end is not the end");
+    });
+    assert!(!is_asleep());
+    outlet.bell.pretend_asleep();
+    together(|| {
+        let _many: Vec<_> = (0..64).map(|op| put(&inlet, op).expect("there is room")).collect();
+        assert!(!is_asleep(), "these are enough to begin with");
+    });
+    outlet.bell.pretend_asleep();
+    let _alone = put(&inlet, 1).expect("there is room");
+    assert!(!is_asleep(), "one that is put alone rings at once");
+    outlet.bell.pretend_asleep();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        together(|| {
+            let _job = put(&inlet, 1).expect("there is room");
+            panic!("in between");
+        })
+    }));
+    assert!(panicked.is_err());
+    assert!(!is_asleep(), "nobody's job is forgotten");
+}
+
+#[test]
+fn a_full_queue_refuses() {
+    let (inlet, mut outlet) = sleepers(1);
     let _job = put(&inlet, 1).expect("there is room for one");
     assert_eq!(put(&inlet, 2).err(), Some(Refused::Overloaded));
-    assert!(!inlet.wake(Instant::now()));
     assert_eq!(take(&mut outlet), Some(1));
-    assert!(inlet.wake(Instant::now()));
+    assert!(put(&inlet, 2).is_ok());
 }
 
 #[test]
 fn a_closed_mailbox_answers_what_is_in_it_and_refuses_the_rest() {
-    let (inlet, mut outlet) = mailbox(2);
+    let (inlet, mut outlet) = sleepers(2);
     let waiting = [1, 2].map(|op| put(&inlet, op).expect("there is room for two"));
     outlet.close();
     for pending in waiting {
         assert_eq!(pending.wait(None), Err(Refused::Stopped));
     }
     assert_eq!(put(&inlet, 3).err(), Some(Refused::Stopped));
-    assert!(inlet.wake(Instant::now()), "there is nobody to be told");
     assert_eq!(inlet.queued(), 0);
 }
 
 #[test]
 fn without_an_inlet_there_is_nothing_to_wait_for() {
-    let (inlet, mut outlet) = mailbox(2);
+    let (inlet, mut outlet) = sleepers(2);
     let _job = put(&inlet, 1).expect("there is room");
     drop(inlet);
     assert!(outlet.wait(None).is_ok(), "what is there is still taken");

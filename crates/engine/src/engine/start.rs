@@ -39,7 +39,12 @@ pub(super) fn build_worker(
     guard: local_storage::Guard,
     shared: &Arc<Shared>,
 ) -> Result<Worker, String> {
-    let cpu = Cpu::builder().timeout(lock_timeout).register().map_err(|error| error.to_string())?;
+    // Nobody waits for an answer that is there because another call waits for a lock.
+    let cpu = Cpu::builder()
+        .timeout(lock_timeout)
+        .before_waiting(cpu_executor::deliver)
+        .register()
+        .map_err(|error| error.to_string())?;
     let versions = VersionClock::new(seat.worker).ok_or("there are more workers than versions can tell apart")?;
     let lock = cpu.events();
     let number = cpu.id();

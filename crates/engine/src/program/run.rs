@@ -274,6 +274,7 @@ impl Runner {
                 self.delete(cx, &map, &owner, None).map(|_| 0)
             }
             Action::Hold { time } => {
+                cpu_executor::deliver();
                 // What it is for: to stall whatever is held here, for a time that is bounded.
                 #[expect(
                     clippy::disallowed_methods,
@@ -283,6 +284,7 @@ impl Runner {
                 Ok(0)
             }
             Action::Meet { name, parties, at_most } => {
+                cpu_executor::deliver();
                 Ok(self.shared.programs.meetings.meet(name, *parties, *at_most).into())
             }
         }

@@ -147,8 +147,9 @@ fn counted_by(
     at_once: usize,
     mut run: impl FnMut(usize) -> Result<Told>,
 ) -> Result<Outcome> {
-    let calls_in = |rate: f64, time: Duration| ((rate * time.as_secs_f64()) as usize).max(at_once);
-    let (guess, _) = run(at_once.max(5_000))?;
+    // In whole pipelines: with a part of one, redis-benchmark may end with "all clients disconnected".
+    let calls_in = |rate: f64, time: Duration| ((rate * time.as_secs_f64()) as usize).max(1).next_multiple_of(at_once);
+    let (guess, _) = run(5_000usize.next_multiple_of(at_once))?;
     let (guess, _) = run(calls_in(guess, WARM))?;
     let calls = calls_in(guess, counted);
     let (children, before, began) = (Cpu::of_children()?, server.cpu()?, Instant::now());

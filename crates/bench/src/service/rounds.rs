@@ -62,12 +62,23 @@ impl Rounds {
         self.failure = self.failure.take().or(outcome.failure);
     }
 
+    /// A turn of which nothing came. The others go on.
+    fn lose(&mut self, why: &anyhow::Error) {
+        self.rates.push(0.0);
+        self.failures += 1;
+        self.failure.get_or_insert_with(|| format!("{why:#}"));
+    }
+
     pub fn rate(&self) -> f64 {
         median(&self.rates)
     }
 
     pub fn server(&self) -> f64 {
-        median(&self.server)
+        if self.server.is_empty() { f64::NAN } else { median(&self.server) }
+    }
+
+    fn loader(&self) -> f64 {
+        if self.loader.is_empty() { f64::NAN } else { median(&self.loader) }
     }
 
     /// In microseconds, in the order of [`QUANTILES`].
@@ -99,7 +110,10 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
         let mut all: Vec<_> = candidates.iter().map(|_| Rounds::default()).collect();
         for _ in 0..options.rounds {
             for (candidate, rounds) in candidates.iter().zip(&mut all) {
-                rounds.add(candidate.turn(*shape, options.counted()?)?);
+                match candidate.turn(*shape, options.counted()?) {
+                    Ok(outcome) => rounds.add(outcome),
+                    Err(why) => rounds.lose(&why),
+                }
             }
         }
         tell(*shape, &candidates, &all, report);
@@ -124,7 +138,7 @@ fn tell(shape: Shape, candidates: &[Candidate<'_>], all: &[Rounds], report: &mut
             p99,
             p999,
             Some(rounds.server()),
-            Some(median(&rounds.loader)),
+            Some(rounds.loader()),
             Some(rounds.failures as f64),
         ];
         calls.row_of_rounds(&name, cells, rounds.rates.clone());

@@ -1,8 +1,10 @@
 //! The client: how it is set up, and the way of every call.
 
 mod admin;
+mod batch;
 mod maps;
 mod owners;
+mod pipeline;
 mod programs;
 mod storage;
 
@@ -22,7 +24,9 @@ use crate::retry::Retries;
 use crate::transport::Channel;
 use crate::{Endpoint, Error, Retry};
 
+pub use batch::BatchExpect;
 pub use maps::NewMap;
+pub use pipeline::{Answer, Answers, Operations};
 pub use storage::Expect;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);

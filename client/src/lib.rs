@@ -29,6 +29,12 @@
 //! by itself is tried again, for reads and writes alike, since a refused write has not happened: see [`Retry`].
 //! An unknown outcome is never retried.
 //!
+//! # Many values
+//!
+//! [`Client::batch_get`], [`Client::batch_update`] and [`Client::batch_delete`] are about many owners of one map by one
+//! call. A batch is not atomic as a whole: each item is done or refused for itself, and the call succeeds also where
+//! all of them were refused. [`Client::pipeline`] keeps many operations of any sort in flight.
+//!
 //! A [`Client`] is cheap to clone, and its clones share one HTTP/2 connection, which is made anew when it breaks.
 #![forbid(unsafe_code)]
 
@@ -40,7 +46,7 @@ mod pages;
 mod retry;
 mod transport;
 
-pub use client::{Builder, Client, Expect, NewMap};
+pub use client::{Answer, Answers, BatchExpect, Builder, Client, Expect, NewMap, Operations};
 pub use endpoint::Endpoint;
 pub use error::{Error, FieldViolation, Refusal};
 /// Why a text is no [`Step`] of a [`Program`].
@@ -48,11 +54,12 @@ pub use holdfast_proto::StepError;
 /// All messages of the API, as generated.
 pub use holdfast_proto::v1;
 pub use holdfast_proto::v1::{
-    AttachedProgram, CreateResponse, DeleteResponse, Element, GetInfoResponse, GetResponse, GetStatsResponse,
-    HookPoint, MapKind, MapState, OnError, Owner as OwnerDetails, OwnerIdentity, OwnerState, Program, ProgramEvent,
-    Reason, Step, StorageMap, UpdateMode, UpdateResponse,
+    AttachedProgram, BatchDeleteResponse, BatchGetResponse, BatchUpdateResponse, CreateResponse, DeleteResponse,
+    Element, GetInfoResponse, GetResponse, GetStatsResponse, HookPoint, MapKind, MapState, OnError,
+    Owner as OwnerDetails, OwnerIdentity, OwnerState, Program, ProgramEvent, Reason, Step, StorageMap, UpdateMode,
+    UpdateResponse,
 };
-pub use owner::Owner;
+pub use owner::{Owner, Owners};
 pub use pages::Pages;
 pub use retry::Retry;
 pub use tonic::Code;

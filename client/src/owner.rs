@@ -1,7 +1,7 @@
 //! Naming an owner.
 
 use holdfast_proto::OwnerRef;
-use holdfast_proto::v1::{CgroupRef, TaskRef, cgroup_ref};
+use holdfast_proto::v1::{self, CgroupRef, TaskRef, cgroup_ref};
 
 /// How a call names an owner: whose value it is about.
 ///
@@ -52,5 +52,55 @@ impl Owner {
 impl From<OwnerRef> for Owner {
     fn from(owner: OwnerRef) -> Self {
         Self(owner)
+    }
+}
+
+/// The owners that a batch is about, in the order of its items.
+///
+/// `client.batch_get("m", &[17, 18][..])` names them by the ids that the server gave them, which is the fast way, and
+/// `client.batch_get("m", &owners[..])` by whatever name each [`Owner`] has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owners(pub(crate) Named);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    Ids(Vec<u64>),
+    Owners(Vec<Owner>),
+}
+
+impl Owners {
+    /// As the two fields of a request.
+    pub(crate) fn into_fields(self) -> (Vec<u64>, Vec<v1::OwnerRef>) {
+        match self.0 {
+            Named::Ids(ids) => (ids, Vec::new()),
+            Named::Owners(owners) => {
+                let owners = owners.into_iter().map(|Owner(owner)| v1::OwnerRef { owner: Some(owner.into()) });
+                (Vec::new(), owners.collect())
+            }
+        }
+    }
+}
+
+impl From<Vec<u64>> for Owners {
+    fn from(ids: Vec<u64>) -> Self {
+        Self(Named::Ids(ids))
+    }
+}
+
+impl From<&[u64]> for Owners {
+    fn from(ids: &[u64]) -> Self {
+        ids.to_vec().into()
+    }
+}
+
+impl From<Vec<Owner>> for Owners {
+    fn from(owners: Vec<Owner>) -> Self {
+        Self(Named::Owners(owners))
+    }
+}
+
+impl From<&[Owner]> for Owners {
+    fn from(owners: &[Owner]) -> Self {
+        owners.to_vec().into()
     }
 }

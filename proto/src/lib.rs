@@ -5,14 +5,16 @@
 //! call, field and error; `proto/README.md` tells the conventions they share.
 //! This crate adds only what the generator cannot know: [`OwnerRef`], one type
 //! for the `owner` that each request has as a type of its own, the short names of
-//! [`Reason`](v1::Reason) and [`HookPoint`](v1::HookPoint), and the text form of
-//! a program's [`Step`](v1::Step).
+//! [`Reason`](v1::Reason) and [`HookPoint`](v1::HookPoint), the text form of a
+//! program's [`Step`](v1::Step), and the items of a batch by their index
+//! ([`BatchGetResponse::value`](v1::BatchGetResponse::value)).
 //!
 //! The descriptors of the error details (`google.rpc.ErrorInfo` and the others)
 //! are not in [`FILE_DESCRIPTOR_SET`]: `tonic_types::pb::FILE_DESCRIPTOR_SET` has
 //! them, and a server registers both with its reflection service.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod owner;
 mod program;
 mod reason;

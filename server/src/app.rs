@@ -8,6 +8,7 @@
 //!     │───────────────│────────────────│────────────────────────────│───────────│
 //!     health: NOT_SERVING              listeners closed             whoever is  workers stopped,
 //!     our calls: SHUTTING_DOWN         calls that run are answered  left is cut process ends
+//!     Pipelines end
 //! ```
 
 use std::hash::{BuildHasher, RandomState};
@@ -17,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use engine::Engine;
 use holdfast_proto::v1::Limits;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, HealthService};
@@ -89,7 +91,8 @@ impl App {
             simulated_owners,
             limits,
         };
-        let node = Arc::new(Node { engine, tokens: Tokens::default(), connections, about });
+        let leaving = CancellationToken::new();
+        let node = Arc::new(Node { engine, tokens: Tokens::default(), connections, leaving, about });
         let health = HealthReporter::new();
         for service in services::NAMES {
             health.set_service_status(service, ServingStatus::Serving).await;
@@ -132,6 +135,7 @@ impl Serving {
         let Drain { notice, timeout } = self.drain;
         tracing::info!(?notice, ?timeout, connections = self.node.connections.open(), "draining");
         self.calls.refuse();
+        self.node.leaving.cancel();
         let health = ["", services::NAMES[0], services::NAMES[1], services::NAMES[2], services::NAMES[3]];
         for service in health {
             self.health.set_service_status(service, ServingStatus::NotServing).await;
@@ -274,6 +278,7 @@ fn limits(config: &Config, descriptors: &Descriptors) -> Limits {
         max_programs: engine::program::limits::PROGRAMS as u64,
         mailbox_capacity: config.workers.mailbox as u64,
         max_batch_items: engine::BATCH_ITEMS as u64,
+        max_pipeline_in_flight: services::PIPELINE_IN_FLIGHT as u64,
     }
 }
 

@@ -11,17 +11,20 @@
 mod arriving;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use holdfast_proto::v1::Reason;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::{Code, Status};
 use tower::ServiceExt;
 use tracing::Instrument;
 
@@ -34,7 +37,8 @@ use crate::transport::Handler;
 const OUR_SERVICES: &str = "/holdfast.v1.";
 
 /// Calls that are conversations: how long they last is their parties' business.
-const STREAMS: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."];
+const STREAMS: [&str; 3] =
+    ["/grpc.health.v1.Health/Watch", "/grpc.reflection.", "/holdfast.v1.StorageService/Pipeline"];
 
 const TIMEOUT: &str = "grpc-timeout";
 
@@ -69,7 +73,7 @@ impl Calls {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Calls that have come and are not answered.
+    /// Calls that have come and are not answered to the end.
     pub fn in_flight(&self) -> usize {
         // Relaxed: a number for the log.
         self.0.in_flight.load(Ordering::Relaxed)
@@ -88,9 +92,9 @@ impl Handler for Calls {
 }
 
 impl Shared {
-    async fn answer(&self, caller: Caller, mut request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, caller: Caller, mut request: Request<Incoming>) -> Response<Body> {
         let began = Instant::now();
-        let _counted = InFlight::new(&self.in_flight);
+        let counted = InFlight::new(self);
         let method = request.uri().clone();
         let deadline = match self.admit(&request, began) {
             Ok(deadline) => deadline,
@@ -108,7 +112,11 @@ impl Shared {
             Ok(Err(never)) => match never {},
             Err(panic) => status::panicked(&*panic).into_http(),
         };
-        self.finish(response, &method, &caller, began)
+        let response = self.finish(response, &method, &caller, began);
+        match Calls::is_stream(method.path()) {
+            true => response.map(|body| Body::new(Conversing { body, _counted: counted })),
+            false => response,
+        }
     }
 
     fn admit(&self, request: &Request<Incoming>, now: Instant) -> Result<Deadline, Status> {
@@ -138,30 +146,49 @@ impl Shared {
         if let Some(Incident { id, problem }) = Incident::of(status) {
             tracing::error!(incident = id, method = method.path(), %caller, "{problem}");
         }
-        match status.code() {
-            // Nothing but tonic's decoder says OUT_OF_RANGE, and only for this.
-            Code::OutOfRange => status::message_too_large(self.max_message_size).into_http(),
-            // What a handler calls internal has its incident in the details. Without: tonic's word for a message that it
-            // cannot decode, or that is not there.
-            Code::Internal if status.details().is_empty() => status::invalid_message(status.message()).into_http(),
-            _ => response,
+        match status::of_decoder(status, self.max_message_size) {
+            Some(status) => status.into_http(),
+            None => response,
         }
     }
 }
 
 /// Counts a call while it lives.
-struct InFlight<'a>(&'a AtomicUsize);
+struct InFlight(Arc<Shared>);
 
-impl<'a> InFlight<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
+impl InFlight {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The answer of a conversation: the call is in flight until it ends.
+struct Conversing {
+    body: Body,
+    _counted: InFlight,
+}
+
+impl hyper::body::Body for Conversing {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -7,6 +7,8 @@ mod owner;
 mod program;
 mod storage;
 
+pub use storage::PIPELINE_IN_FLIGHT;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +18,7 @@ use holdfast_proto::v1::map_service_server::MapServiceServer;
 use holdfast_proto::v1::owner_service_server::OwnerServiceServer;
 use holdfast_proto::v1::program_service_server::ProgramServiceServer;
 use holdfast_proto::v1::storage_service_server::StorageServiceServer;
+use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Status};
 
@@ -60,6 +63,8 @@ pub struct Node {
     pub tokens: Tokens,
     /// The connections, for their count.
     pub connections: Connections,
+    /// Cancelled when the server drains: who converses comes to an end.
+    pub leaving: CancellationToken,
     /// What it tells of itself.
     pub about: About,
 }

@@ -77,6 +77,16 @@ impl Refusal {
         self.with("limit", limit)
     }
 
+    fn told(self, message: String) -> Told {
+        Told {
+            code: self.code,
+            reason: self.reason,
+            message: shortened(&message).into_owned(),
+            metadata: self.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            retry_after: self.details.retry_info().and_then(|retry| retry.retry_delay),
+        }
+    }
+
     fn status(mut self, message: String) -> Status {
         let metadata = self.metadata.into_iter().map(|(key, value)| (key.to_owned(), value));
         let metadata: HashMap<_, _> = metadata.collect();
@@ -107,21 +117,50 @@ pub fn refused(error: Error) -> Status {
 /// An error that was nobody's answer: what a step of a program met.
 pub fn told(error: Error) -> Told {
     let message = error.to_string();
-    let (reason, metadata) =
-        refusal(error).map_or((Reason::Internal, Vec::new()), |refusal| (refusal.reason, refusal.metadata));
-    let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    Told { reason, message: shortened(&message).into_owned(), metadata }
+    match refusal(error) {
+        Some(refusal) => refusal.told(message),
+        None => Refusal::new(Code::Internal, Reason::Internal).told(message),
+    }
+}
+
+/// What the engine refused of a stream: what [`refused`] would say, if it were a call.
+pub fn item_refused(error: Error) -> Told {
+    let message = error.to_string();
+    match refusal(error) {
+        Some(refusal) => refusal.told(message),
+        None => told_by(&internal(message)),
+    }
+}
+
+/// The same of a status of ours. An incident is logged here: no call ends with it.
+pub fn told_by(status: &Status) -> Told {
+    if let Some(Incident { id, problem }) = Incident::of(status) {
+        tracing::error!(incident = id, "an operation of a stream: {problem}");
+    }
+    let details = status.get_error_details();
+    let info = details.error_info();
+    Told {
+        code: status.code(),
+        reason: info.and_then(|info| Reason::from_code_name(&info.reason)).unwrap_or_default(),
+        message: status.message().to_owned(),
+        metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
+        retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+    }
 }
 
 /// What can be told of an error.
 #[derive(Debug)]
 pub struct Told {
+    /// The code that a call would end with.
+    pub code: Code,
     /// Why.
     pub reason: Reason,
     /// In words.
     pub message: String,
     /// Facts for programs.
     pub metadata: HashMap<String, String>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
 }
 
 /// The reason alone: what a batch says of an item.
@@ -296,6 +335,18 @@ pub fn message_too_large(limit: usize) -> Status {
     Refusal::new(Code::ResourceExhausted, Reason::MessageTooLarge)
         .with("limit", limit)
         .status(format!("the message is larger than {limit} bytes, the limit: send less, or start the server with a higher --max-message-size"))
+}
+
+/// What tonic's decoder means by a status, if it is one of its own; it has no reason then.
+pub fn of_decoder(status: &Status, limit: usize) -> Option<Status> {
+    match status.code() {
+        // Nothing but the decoder says OUT_OF_RANGE, and only for this.
+        Code::OutOfRange => Some(message_too_large(limit)),
+        // What a handler calls internal has its incident in the details. Without: tonic's word for a message that it
+        // cannot decode, or that is not there.
+        Code::Internal if status.details().is_empty() => Some(invalid_message(status.message())),
+        _ => None,
+    }
 }
 
 /// A bug, or a failure of the machine. The caller gets a number; the log gets the same number and `problem`, when the

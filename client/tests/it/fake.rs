@@ -8,14 +8,15 @@ use holdfast::v1::storage_service_server::{StorageService, StorageServiceServer}
 use holdfast::v1::{
     BatchDeleteRequest, BatchDeleteResponse, BatchGetRequest, BatchGetResponse, BatchUpdateRequest,
     BatchUpdateResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest,
-    GetResponse, ListElementsRequest, ListElementsResponse, UpdateRequest, UpdateResponse,
+    GetResponse, ListElementsRequest, ListElementsResponse, PipelineRequest, PipelineResponse, UpdateRequest,
+    UpdateResponse,
 };
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// What an Update is answered.
@@ -117,6 +118,12 @@ impl StorageService for Script {
     }
 
     async fn batch_delete(&self, _: Request<BatchDeleteRequest>) -> Result<Response<BatchDeleteResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    type PipelineStream = tokio_stream::Pending<Result<PipelineResponse, Status>>;
+
+    async fn pipeline(&self, _: Request<Streaming<PipelineRequest>>) -> Result<Response<Self::PipelineStream>, Status> {
         Err(Status::unimplemented("not in this test"))
     }
 }

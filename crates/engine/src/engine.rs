@@ -3,19 +3,24 @@
 mod batch;
 #[cfg(feature = "test-hooks")]
 mod hooks;
+mod owner;
+mod pipeline;
 mod programs;
 mod start;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cpu_executor::{Executor, Refused, Seat, Workers};
-use local_storage::{ByteLimits, OwnerSlot, SlotState, Value, VersionClock};
+use local_storage::{ByteLimits, OwnerSlot, Value, VersionClock};
 use owners::{OwnerError, OwnerId, OwnerKind, OwnerRef, Registry};
 
 pub use self::batch::{BATCH_ITEMS, Batch};
+pub use self::owner::SIMULATED_PER_CALL;
+pub use self::pipeline::{Begun, Pipeline, Queued};
 use self::start::{Guards, build_worker};
 use crate::config::{Config, StartError};
 use crate::error::{Error, Invalid};
@@ -23,17 +28,13 @@ use crate::maps::{Limits, Map, Maps};
 use crate::program::Programs;
 use crate::refusal;
 use crate::types::{
-    Call, Conditions, Cursor, ElementPage, Got, Guard, ListedElement, MapId, MapInfo, MapSpec, OwnerInfo, OwnerState,
-    Stats, UpdateMode, WorkerStats, Written,
+    Call, Conditions, Cursor, ElementPage, Got, Guard, ListedElement, MapId, MapInfo, MapSpec, Stats, UpdateMode,
+    WorkerStats, Written,
 };
 use crate::worker::{Done, Gauges, Op, OwnerHandle, Reply, Request, Shared, Storage};
 
 /// About how many bytes of value a page of a listing holds at most.
 const PAGE_BYTES: usize = 1 << 20;
-/// How many simulated owners one call may make or end.
-pub const SIMULATED_PER_CALL: u64 = 1_000_000;
-/// How many owners one destroy operation takes: some 100 us of a worker's time.
-const DESTROY_CHUNK: usize = 256;
 /// Buckets that every map has at least, for each worker.
 const BUCKETS_PER_WORKER: usize = 16;
 
@@ -178,12 +179,25 @@ impl Engine {
         check_kind(&map, ref_kind(owner))?;
         let found = self.find(&map, owner)?;
         self.learn_cgroup(&map, &found).await;
-        let worker = self.worker_of(found.id().0);
+        self.queue_read(map, owner, found, call.into())?.await
+    }
+
+    /// A read on the owner's worker: it comes after all that was queued there before.
+    fn queue_read<N: Borrow<OwnerRef>>(
+        &self,
+        map: Arc<Map>,
+        owner: N,
+        found: OwnerHandle,
+        call: Call,
+    ) -> Result<impl Future<Output = Result<Got, Error>> + use<N>, Error> {
         let op = Op::Get { map: Arc::clone(&map), owner: Arc::clone(&found) };
-        match self.submit(worker, op, call.into()).await? {
-            Done::Read(value) => read(&map, owner, &found, value),
-            other => Err(mixed_up(&other)),
-        }
+        let answer = self.queue(self.worker_of(found.id().0), op, call)?;
+        Ok(async move {
+            match answer.await? {
+                Done::Read(value) => read(&map, owner.borrow(), &found, value),
+                other => Err(mixed_up(&other)),
+            }
+        })
     }
 
     /// Reads a value, or creates it (from `initial`, or zeroes) where there is none.
@@ -208,10 +222,7 @@ impl Engine {
         let owner = self.find_or_register(&opened, owner).await?;
         self.learn_cgroup(&opened, &owner).await;
         let worker = self.worker_of(owner.id().0);
-        match self.submit(worker, Op::GetOrCreate { map: opened, owner, initial }, call.into()).await? {
-            Done::Got(got) => Ok(got),
-            other => Err(mixed_up(&other)),
-        }
+        got(self.submit(worker, Op::GetOrCreate { map: opened, owner, initial }, call.into()).await)
     }
 
     /// Creates a value where there is none. Refused: as [`Engine::update`].
@@ -239,6 +250,18 @@ impl Engine {
         mode: UpdateMode,
         conditions: Conditions,
     ) -> Result<Written, Error> {
+        let (owner, op) = self.prepare_update(map, owner, value, mode, &conditions).await?;
+        written(self.submit(self.worker_of(owner.0), op, conditions.call()).await)
+    }
+
+    async fn prepare_update(
+        &self,
+        map: &str,
+        owner: &OwnerRef,
+        value: Bytes,
+        mode: UpdateMode,
+        conditions: &Conditions,
+    ) -> Result<(OwnerId, Op), Error> {
         let map = self.0.shared.maps.open(map, conditions.expected_map_id)?;
         check_value(&map, &value)?;
         let creates = mode != UpdateMode::Exist && conditions.expected_version.is_none();
@@ -248,20 +271,26 @@ impl Engine {
             false => self.find(&map, owner)?,
         };
         self.learn_cgroup(&map, &owner).await;
-        let worker = self.worker_of(owner.id().0);
-        let op = Op::Update { map, owner, value, mode, expected: conditions.expected_version };
-        self.written(worker, op, conditions.call()).await
+        Ok((owner.id(), Op::Update { map, owner, value, mode, expected: conditions.expected_version }))
     }
 
     /// Deletes a value and says which version that was. Refused: as [`Engine::update`].
     pub async fn delete(&self, map: &str, owner: &OwnerRef, conditions: Conditions) -> Result<Written, Error> {
+        let (owner, op) = self.prepare_delete(map, owner, &conditions).await?;
+        written(self.submit(self.worker_of(owner.0), op, conditions.call()).await)
+    }
+
+    async fn prepare_delete(
+        &self,
+        map: &str,
+        owner: &OwnerRef,
+        conditions: &Conditions,
+    ) -> Result<(OwnerId, Op), Error> {
         let map = self.0.shared.maps.open(map, conditions.expected_map_id)?;
         check_kind(&map, ref_kind(owner))?;
         let owner = self.find(&map, owner)?;
         self.learn_cgroup(&map, &owner).await;
-        let worker = self.worker_of(owner.id().0);
-        let op = Op::Delete { map, owner, expected: conditions.expected_version };
-        self.written(worker, op, conditions.call()).await
+        Ok((owner.id(), Op::Delete { map, owner, expected: conditions.expected_version }))
     }
 
     /// A page of a map's elements. What is there from the first page to the last appears exactly once.
@@ -289,55 +318,6 @@ impl Engine {
         });
         let next = page.next.map(|next| Cursor { bucket: next.bucket, serial: next.serial });
         Ok(ElementPage { map: map.id(), elements: elements.collect(), next })
-    }
-
-    // --- Owners ---
-
-    /// An owner as it is now. Refused: `OwnerNotFound` (also where it exists, but never had a value), `OwnerExited`, `Invalid`.
-    pub fn get_owner(&self, owner: &OwnerRef) -> Result<OwnerInfo, Error> {
-        Ok(self.owner_info(&self.owners().find(owner)?))
-    }
-
-    /// Who a reference leads to, also where it is no owner yet. Refused: as [`Engine::get_owner`].
-    pub fn identify(&self, owner: &OwnerRef) -> Result<Result<OwnerInfo, owners::Identity>, Error> {
-        match self.owners().find(owner) {
-            Ok(found) => Ok(Ok(self.owner_info(&found))),
-            Err(OwnerError::NotRegistered { identity }) => Ok(Err(identity)),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// At most `limit` owners with ids above `after`, in the order of their ids.
-    pub fn list_owners(&self, after: OwnerId, limit: usize) -> Vec<OwnerInfo> {
-        self.owners().list(after, limit).iter().map(|owner| self.owner_info(owner)).collect()
-    }
-
-    /// Makes simulated owners and says how many of them are new. All or none. Refused: `SimulatedOwnersOff`, `OwnerLimit`, `Invalid`.
-    pub async fn create_simulated_owners(&self, kind: OwnerKind, first_id: u64, count: u64) -> Result<u64, Error> {
-        check_simulated(count)?;
-        let this = self.clone();
-        blocking(move || Ok(this.owners().create_simulated(kind, first_id, count, Storage::new)?)).await
-    }
-
-    /// Ends simulated owners and says how many there were, once their values are gone. It finishes also when the caller is gone.
-    /// Refused: `SimulatedOwnersOff`, `Invalid`, `ShuttingDown`.
-    pub async fn destroy_simulated_owners(&self, kind: OwnerKind, first_id: u64, count: u64) -> Result<u64, Error> {
-        check_simulated(count)?;
-        let this = self.clone();
-        blocking(move || {
-            let removed = this.owners().remove_simulated(kind, first_id, count)?;
-            let count = removed.len() as u64;
-            let mut by_worker: Vec<Vec<OwnerHandle>> = vec![Vec::new(); this.0.executor.workers().len()];
-            removed.into_iter().for_each(|owner| by_worker[this.worker_of(owner.id().0)].push(owner));
-            for (worker, owners) in by_worker.into_iter().enumerate() {
-                for owners in owners.chunks(DESTROY_CHUNK) {
-                    // They have left already.
-                    this.submit_wait(worker, || Op::Destroy { owners: owners.to_vec() })?;
-                }
-            }
-            Ok(count)
-        })
-        .await
     }
 
     // --- Counters ---
@@ -430,13 +410,6 @@ impl Engine {
         Ok(async move { ticket.await.map_err(|refused| this.refused(worker, refused))? })
     }
 
-    async fn written(&self, worker: usize, op: Op, call: Call) -> Result<Written, Error> {
-        match self.submit(worker, op, call).await? {
-            Done::Written(written) => Ok(written),
-            other => Err(mixed_up(&other)),
-        }
-    }
-
     /// On a blocking thread: waits as long as it takes.
     fn submit_wait(&self, worker: usize, op: impl Fn() -> Op) -> Result<(), Error> {
         loop {
@@ -459,27 +432,25 @@ impl Engine {
             Refused::Dropped => Error::Internal { problem: format!("worker {worker} lost a reply") },
         }
     }
-
-    fn owner_info(&self, owner: &OwnerHandle) -> OwnerInfo {
-        let (storage_serial, elements, bytes) = match slot_of(owner).state() {
-            SlotState::Storage { serial, elements, bytes } => (Some(serial), elements, bytes),
-            SlotState::Empty | SlotState::Exiting | SlotState::Dead => (None, 0, 0),
-        };
-        OwnerInfo {
-            id: owner.id(),
-            identity: owner.identity().clone(),
-            state: state_of(owner),
-            storage_serial,
-            worker: self.worker_of(owner.id().0),
-            elements,
-            bytes,
-        }
-    }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("workers", &self.0.executor.workers().len()).finish_non_exhaustive()
+    }
+}
+
+fn written(reply: Reply) -> Result<Written, Error> {
+    match reply? {
+        Done::Written(written) => Ok(written),
+        other => Err(mixed_up(&other)),
+    }
+}
+
+fn got(reply: Reply) -> Result<Got, Error> {
+    match reply? {
+        Done::Got(got) => Ok(got),
+        other => Err(mixed_up(&other)),
     }
 }
 
@@ -535,14 +506,6 @@ fn slot_of(owner: &OwnerHandle) -> &OwnerSlot {
     local_storage::Owner::slot(owner.attachment())
 }
 
-fn state_of(owner: &OwnerHandle) -> OwnerState {
-    match slot_of(owner).state() {
-        SlotState::Dead => OwnerState::Exited,
-        SlotState::Exiting => OwnerState::Exiting,
-        SlotState::Empty | SlotState::Storage { .. } => OwnerState::Live,
-    }
-}
-
 /// The kind of owner that a reference is bound to lead to, where it says so by itself.
 fn ref_kind(owner: &OwnerRef) -> Option<OwnerKind> {
     match owner {
@@ -569,14 +532,6 @@ fn check_value(map: &Map, value: &[u8]) -> Result<(), Error> {
         true => Ok(()),
         false => Err(refusal::value_size(map.spec.value_size, value.len())),
     }
-}
-
-fn check_simulated(count: u64) -> Result<(), Error> {
-    if (1..=SIMULATED_PER_CALL).contains(&count) {
-        return Ok(());
-    }
-    let problem = format!("{count} is not between 1 and {SIMULATED_PER_CALL}: make several calls");
-    Err(Error::Invalid { field: "count", kind: Invalid::Argument, problem })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {

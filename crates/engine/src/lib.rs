@@ -8,6 +8,7 @@
 //! ```
 //!
 //! * An operation on an owner runs on the worker that the owner's id hashes to, so operations on one owner keep their order.
+//! * A [`Batch`] goes to each worker as a few jobs of many items; a [`Pipeline`] keeps many operations in flight, in order for each owner.
 //! * A map's free runs on the worker that its id hashes to, in steps between other operations.
 //! * Only a create registers an owner, on a blocking thread; everything else only looks.
 //! * A call by a reusable name (pid, path) answers only for whoever has the name now: see [`Engine::get`].
@@ -26,7 +27,7 @@ mod refusal;
 mod types;
 mod worker;
 
-pub use crate::engine::{BATCH_ITEMS, Batch, Engine, SIMULATED_PER_CALL};
+pub use crate::engine::{BATCH_ITEMS, Batch, Begun, Engine, Pipeline, Queued, SIMULATED_PER_CALL};
 pub use config::{Config, StartError};
 /// For whoever configures an engine: where its threads may go.
 pub use cpu_executor;
@@ -38,5 +39,6 @@ pub use owners::{Counts as OwnerCounts, Identity, OwnerId, OwnerKind, OwnerRef, 
 pub use rqspinlock::Events as LockEvents;
 pub use types::{
     BatchItems, BatchOwners, Call, Conditions, Credentials, Cursor, ElementPage, Got, Guard, ListedElement, MapId,
-    MapInfo, MapSpec, MapState, OwnerInfo, OwnerState, Stats, UpdateMode, Version, WorkerStats, Written,
+    MapInfo, MapSpec, MapState, Operation, Outcome, OwnerInfo, OwnerState, Stats, UpdateMode, Version, WorkerStats,
+    Written,
 };

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use owners::{Identity, OwnerId, OwnerKind, OwnerRef};
 
 use crate::error::Error;
@@ -149,6 +150,48 @@ pub struct Written {
     pub version: Version,
     /// The owner, for the next call.
     pub owner: OwnerId,
+}
+
+/// One operation on a value, as a pipeline has many.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// As [`Engine::read`](crate::Engine::read).
+    Get,
+    /// As [`Engine::get_or_create`](crate::Engine::get_or_create).
+    GetOrCreate {
+        /// Zeroes where there is none.
+        initial: Option<Bytes>,
+    },
+    /// As [`Engine::update`](crate::Engine::update).
+    Update {
+        /// The value.
+        value: Bytes,
+        /// When it may happen.
+        mode: UpdateMode,
+    },
+    /// As [`Engine::delete`](crate::Engine::delete).
+    Delete,
+}
+
+/// What an operation has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A value was read, or created.
+    Got(Got),
+    /// One was written, or deleted.
+    Written(Written),
+}
+
+impl From<Got> for Outcome {
+    fn from(got: Got) -> Outcome {
+        Outcome::Got(got)
+    }
+}
+
+impl From<Written> for Outcome {
+    fn from(written: Written) -> Outcome {
+        Outcome::Written(written)
+    }
 }
 
 /// Whom the items of a batch are about.

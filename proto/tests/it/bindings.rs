@@ -2,7 +2,7 @@
 //! and values that are not copied.
 
 use holdfast_proto::OwnerRef;
-use holdfast_proto::v1::{self, cgroup_ref};
+use holdfast_proto::v1::{self, OwnerRef as ProtoOwnerRef, cgroup_ref};
 use holdfast_proto::v1::{
     CgroupRef, CreateRequest, DeleteRequest, GetOwnerRequest, GetRequest, Reason, TaskRef, UpdateRequest,
 };
@@ -45,7 +45,7 @@ fn an_owner_survives_the_way_into_a_request_and_back() {
                 assert_eq!(back, Some(owner.clone()), stringify!($request));
             })+};
         }
-        check!(GetRequest, CreateRequest, UpdateRequest, DeleteRequest, GetOwnerRequest);
+        check!(GetRequest, CreateRequest, UpdateRequest, DeleteRequest, GetOwnerRequest, ProtoOwnerRef);
     }
 }
 
@@ -106,4 +106,42 @@ fn a_value_is_not_copied_out_of_its_message() {
     let decoded = CreateRequest::decode(wire.clone()).expect("decodes what was encoded");
     assert_eq!(decoded, request);
     assert!(wire.as_ptr_range().contains(&decoded.value.as_ptr()), "the value was copied");
+}
+
+#[test]
+fn an_item_of_a_batch_is_found_by_its_index() {
+    let mut got = v1::BatchGetResponse { values: Bytes::from_static(b"aabbcc"), value_size: 2, ..Default::default() };
+    assert_eq!([0, 1, 2].map(|index| got.value(index)), [Ok(&b"aa"[..]), Ok(b"bb"), Ok(b"cc")]);
+    got.statuses = vec![0, Reason::ElementNotFound.into(), 100_000];
+    let unknown = Err(Reason::Unspecified);
+    assert_eq!([0, 1, 2].map(|index| got.value(index)), [Ok(&b"aa"[..]), Err(Reason::ElementNotFound), unknown]);
+    assert_eq!(got.status(2), Err(Reason::Unspecified), "of a later version, and a refusal all the same");
+    assert_eq!(v1::BatchDeleteResponse::default().status(7), Ok(()));
+}
+
+#[test]
+fn tools_can_type_a_batch() {
+    let get: v1::BatchGetRequest = from_json(
+        "holdfast.v1.BatchGetRequest",
+        r#"{"map":"m","owners":[{"task":{"pid":7}},{"owner_id":2}],"with_versions":true}"#,
+    );
+    let owners: Vec<_> = get.owners.into_iter().map(|owner| owner.owner.map(OwnerRef::from)).collect();
+    let task = TaskRef { pid: 7, start_time_ticks: None, self_: false };
+    assert_eq!(owners, [Some(OwnerRef::Task(task)), Some(OwnerRef::OwnerId(2))]);
+    let update: v1::BatchUpdateRequest =
+        from_json("holdfast.v1.BatchUpdateRequest", r#"{"map":"m","owner_ids":[1,2],"values":"AAE="}"#);
+    assert_eq!((update.owner_ids, update.values), (vec![1, 2], Bytes::from_static(&[0, 1])));
+}
+
+#[test]
+fn the_columns_of_a_batch_are_packed() {
+    let ids = vec![u64::MAX; 1000];
+    let request = v1::BatchGetRequest { owner_ids: ids, ..Default::default() };
+    assert_eq!(request.encoded_len(), 8 * 1000 + 3);
+    let statuses = vec![Reason::ElementNotFound.into(); 1000];
+    assert_eq!(v1::BatchUpdateResponse { statuses, ..Default::default() }.encoded_len(), 1000 + 3);
+    // One byte is what the server counts for a status when it looks whether an answer fits.
+    for value in pool().get_enum_by_name("holdfast.v1.Reason").expect("is there").values() {
+        assert!(value.number() < 128, "{}", value.name());
+    }
 }

@@ -300,7 +300,7 @@ fn reason(failure: Failure) -> Reason {
 
 /// A step that failed.
 pub fn event(event: ProgramEvent) -> v1::ProgramEvent {
-    let status::Told { reason, message, metadata } = status::told(event.error);
+    let status::Told { reason, message, metadata, .. } = status::told(event.error);
     v1::ProgramEvent {
         sequence: event.sequence,
         time: Some(event.time.into()),

@@ -1,25 +1,30 @@
 //! Values.
 
 mod batch;
+mod pipeline;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use engine::{Call, Conditions, Cursor, Error, MapId, OwnerRef, UpdateMode};
+use engine::{Call, Conditions, Cursor, Error, MapId, Operation, Outcome, OwnerRef, UpdateMode};
 use holdfast_proto::v1::storage_service_server::StorageService;
 use holdfast_proto::v1::{
     BatchDeleteRequest, BatchDeleteResponse, BatchGetRequest, BatchGetResponse, BatchUpdateRequest,
     BatchUpdateResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Element, GetRequest,
-    GetResponse, ListElementsRequest, ListElementsResponse, UpdateRequest, UpdateResponse,
+    GetResponse, ListElementsRequest, ListElementsResponse, PipelineRequest, UpdateRequest, UpdateResponse,
 };
 use prost::Message;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use self::pipeline::Conversation;
+pub use self::pipeline::IN_FLIGHT as PIPELINE_IN_FLIGHT;
 use super::{Node, allow, open};
 use crate::authorize::{Action, Caller};
 use crate::convert;
 use crate::pages::{self, Listing};
 use crate::status::refused;
 
+#[derive(Clone)]
 pub(super) struct Service(pub(super) Arc<Node>);
 
 /// A page of elements, as it goes out.
@@ -76,60 +81,137 @@ fn in_field(error: Error, from: &str, to: &'static str) -> Error {
     }
 }
 
-#[tonic::async_trait]
-impl StorageService for Service {
-    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let (caller, deadline, request) = open(request)?;
+/// What an operation is about, checked as far as its request goes.
+struct Asked {
+    map: String,
+    owner: OwnerRef,
+    operation: Operation,
+    conditions: Conditions,
+}
+
+/// Each asks for permission first.
+impl Service {
+    fn asked_to_get(&self, request: GetRequest, caller: &Caller, deadline: Option<Instant>) -> Result<Asked, Status> {
         let GetRequest { map, owner, create_if_missing, initial_value } = request;
         let action = if create_if_missing { Action::WriteValues } else { Action::ReadValues };
-        allow(&caller, action, Some(&map))?;
+        allow(caller, action, Some(&map))?;
         let initial = convert::initial_value(initial_value, create_if_missing)?;
-        let owner = self.owner(&map, owner, &caller)?;
-        let call = Call { deadline, caller: caller.credentials() };
-        let got = match create_if_missing {
-            false => self.0.engine.read(&map, &owner, call).await,
-            true => self.0.engine.get_or_create(&map, &owner, initial, call).await,
-        };
-        let got = got.map_err(|error| refused_here(in_field(error, "value", "initial_value")))?;
-        Ok(Response::new(GetResponse {
-            value: got.value.into(),
-            version: got.version,
-            created: got.created,
-            owner_id: got.owner.0,
-        }))
+        let owner = self.owner(&map, owner, caller)?;
+        let operation = if create_if_missing { Operation::GetOrCreate { initial } } else { Operation::Get };
+        let conditions = Conditions { deadline, caller: caller.credentials(), ..Conditions::default() };
+        Ok(Asked { map, owner, operation, conditions })
+    }
+
+    fn asked_to_create(
+        &self,
+        request: CreateRequest,
+        caller: &Caller,
+        deadline: Option<Instant>,
+    ) -> Result<Asked, Status> {
+        let CreateRequest { map, owner, value } = request;
+        allow(caller, Action::WriteValues, Some(&map))?;
+        let owner = self.owner(&map, owner, caller)?;
+        let conditions = Conditions { deadline, caller: caller.credentials(), ..Conditions::default() };
+        Ok(Asked { map, owner, operation: Operation::Update { value, mode: UpdateMode::NoExist }, conditions })
+    }
+
+    fn asked_to_update(
+        &self,
+        request: UpdateRequest,
+        caller: &Caller,
+        deadline: Option<Instant>,
+    ) -> Result<Asked, Status> {
+        let UpdateRequest { map, owner, value, mode, expected_version, expected_map_id } = request;
+        allow(caller, Action::WriteValues, Some(&map))?;
+        let mode = convert::update_mode(mode)?;
+        let expected_version = convert::expected_version(expected_version, mode)?;
+        let owner = self.owner(&map, owner, caller)?;
+        let conditions = Conditions { expected_version, expected_map_id, deadline, caller: caller.credentials() };
+        Ok(Asked { map, owner, operation: Operation::Update { value, mode }, conditions })
+    }
+
+    fn asked_to_delete(
+        &self,
+        request: DeleteRequest,
+        caller: &Caller,
+        deadline: Option<Instant>,
+    ) -> Result<Asked, Status> {
+        let DeleteRequest { map, owner, expected_version, expected_map_id } = request;
+        allow(caller, Action::WriteValues, Some(&map))?;
+        let expected_version = convert::expected_version(expected_version, UpdateMode::Exist)?;
+        let owner = self.owner(&map, owner, caller)?;
+        let conditions = Conditions { expected_version, expected_map_id, deadline, caller: caller.credentials() };
+        Ok(Asked { map, owner, operation: Operation::Delete, conditions })
+    }
+
+    /// Does it by itself. Only a Get has a value to tell.
+    async fn perform(&self, asked: Asked) -> Result<Outcome, Error> {
+        let Asked { map, owner, operation, conditions } = asked;
+        let engine = &self.0.engine;
+        let call = Call { deadline: conditions.deadline, caller: conditions.caller };
+        Ok(match operation {
+            Operation::Get => engine.read(&map, &owner, call).await?.into(),
+            Operation::GetOrCreate { initial } => engine.get_or_create(&map, &owner, initial, call).await?.into(),
+            Operation::Update { value, mode } => engine.update(&map, &owner, value, mode, conditions).await?.into(),
+            Operation::Delete => engine.delete(&map, &owner, conditions).await?.into(),
+        })
+    }
+}
+
+/// A Get's value has another name than that of those who write.
+fn in_get(error: Error) -> Error {
+    in_field(in_field(error, "value", "initial_value"), "name", "map")
+}
+
+fn got(outcome: Outcome) -> GetResponse {
+    match outcome {
+        Outcome::Got(got) => {
+            GetResponse { value: got.value.into(), version: got.version, created: got.created, owner_id: got.owner.0 }
+        }
+        Outcome::Written(written) => {
+            GetResponse { version: written.version, owner_id: written.owner.0, ..GetResponse::default() }
+        }
+    }
+}
+
+/// Version and owner.
+fn written(outcome: &Outcome) -> (u64, u64) {
+    match outcome {
+        Outcome::Got(got) => (got.version, got.owner.0),
+        Outcome::Written(written) => (written.version, written.owner.0),
+    }
+}
+
+#[tonic::async_trait]
+impl StorageService for Service {
+    type PipelineStream = Conversation;
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let (caller, deadline, request) = open(request)?;
+        let asked = self.asked_to_get(request, &caller, deadline)?;
+        let outcome = self.perform(asked).await.map_err(|error| refused(in_get(error)))?;
+        Ok(Response::new(got(outcome)))
     }
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateResponse>, Status> {
         let (caller, deadline, request) = open(request)?;
-        let CreateRequest { map, owner, value } = request;
-        allow(&caller, Action::WriteValues, Some(&map))?;
-        let owner = self.owner(&map, owner, &caller)?;
-        let conditions = Conditions { deadline, caller: caller.credentials(), ..Conditions::default() };
-        let written = self.0.engine.create(&map, &owner, value, conditions).await.map_err(refused_here)?;
-        Ok(Response::new(CreateResponse { version: written.version, owner_id: written.owner.0 }))
+        let asked = self.asked_to_create(request, &caller, deadline)?;
+        let (version, owner_id) = written(&self.perform(asked).await.map_err(refused_here)?);
+        Ok(Response::new(CreateResponse { version, owner_id }))
     }
 
     async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<UpdateResponse>, Status> {
         let (caller, deadline, request) = open(request)?;
-        let UpdateRequest { map, owner, value, mode, expected_version, expected_map_id } = request;
-        allow(&caller, Action::WriteValues, Some(&map))?;
-        let mode = convert::update_mode(mode)?;
-        let expected_version = convert::expected_version(expected_version, mode)?;
-        let owner = self.owner(&map, owner, &caller)?;
-        let conditions = Conditions { expected_version, expected_map_id, deadline, caller: caller.credentials() };
-        let written = self.0.engine.update(&map, &owner, value, mode, conditions).await.map_err(refused_here)?;
-        Ok(Response::new(UpdateResponse { version: written.version, owner_id: written.owner.0 }))
+        let asked = self.asked_to_update(request, &caller, deadline)?;
+        let (version, owner_id) = written(&self.perform(asked).await.map_err(refused_here)?);
+        Ok(Response::new(UpdateResponse { version, owner_id }))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let (caller, deadline, request) = open(request)?;
-        let DeleteRequest { map, owner, expected_version, expected_map_id } = request;
-        allow(&caller, Action::WriteValues, Some(&map))?;
-        let expected_version = convert::expected_version(expected_version, UpdateMode::Exist)?;
-        let owner = self.owner(&map, owner, &caller)?;
-        let conditions = Conditions { expected_version, expected_map_id, deadline, caller: caller.credentials() };
-        let deleted = self.0.engine.delete(&map, &owner, conditions).await.map_err(refused_here)?;
-        Ok(Response::new(DeleteResponse { owner_id: deleted.owner.0 }))
+        let asked = self.asked_to_delete(request, &caller, deadline)?;
+        let (_, owner_id) = written(&self.perform(asked).await.map_err(refused_here)?);
+        Ok(Response::new(DeleteResponse { owner_id }))
     }
 
     async fn list_elements(
@@ -168,5 +250,10 @@ impl StorageService for Service {
         request: Request<BatchDeleteRequest>,
     ) -> Result<Response<BatchDeleteResponse>, Status> {
         self.delete_many(request).await
+    }
+
+    async fn pipeline(&self, request: Request<Streaming<PipelineRequest>>) -> Result<Response<Conversation>, Status> {
+        let (caller, deadline, incoming) = open(request)?;
+        Ok(Response::new(Conversation::new(self, caller, deadline, incoming)))
     }
 }

@@ -13,14 +13,15 @@ use std::fmt;
 use std::time::Instant;
 
 use fastrand::Rng;
-use holdfast_proto::v1::{CreateMapRequest, HookPoint, ListMapsRequest, ListOwnersRequest, MapKind, Program};
+use holdfast_proto::v1::{CreateMapRequest, HookPoint, ListMapsRequest, ListOwnersRequest, MapKind, Program, Reason};
 use http::HeaderMap;
 use prost::Message;
 use prost_reflect::{DynamicMessage, Kind, MethodDescriptor, Value};
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use self::mutations::{body, first_message, mutate};
+pub use self::mutations::first_message;
+use self::mutations::{body, mutate};
 use self::values::Values;
 use crate::descriptors::{documentation, methods, path};
 use crate::harness::{Server, bytes, map_of, simulated, soon, task, until};
@@ -209,7 +210,7 @@ impl Fuzz {
         match self.client.unary(&request.path, request.body.clone()).await {
             Ok(answer) => {
                 *answered += 1;
-                self.answered(call, &request.body, &answer[5..]);
+                self.answered(call, &request.body, &answer);
             }
             Err(status) => {
                 *refused += 1;
@@ -219,9 +220,18 @@ impl Fuzz {
         }
     }
 
-    fn answered(&mut self, call: &Call, body: &[u8], answer: &[u8]) {
-        let answer = DynamicMessage::decode(call.method.output(), answer).expect("an answer of the call's type");
-        assert_eq!(answer.unknown_fields().count(), 0, "{answer}");
+    fn answered(&mut self, call: &Call, body: &[u8], answers: &[u8]) {
+        let mut rest = answers;
+        while let Some((answer, after)) = first_message(rest) {
+            let answer = DynamicMessage::decode(call.method.output(), answer).expect("an answer of the call's type");
+            assert_eq!(answer.unknown_fields().count(), 0, "{answer}");
+            self.answer(call, body, &answer);
+            rest = after;
+        }
+        assert!(rest.is_empty() && (call.method.is_server_streaming() || !answers.is_empty()), "{answers:?}");
+    }
+
+    fn answer(&mut self, call: &Call, body: &[u8], answer: &DynamicMessage) {
         // What is behind the first message is read and passed over, if it is one.
         let (request, _) = first_message(body).expect("a request");
         let request = DynamicMessage::decode(call.method.input(), request).expect("a request of the call's type");
@@ -232,9 +242,25 @@ impl Fuzz {
         if let Some(token) = text(&request, "page_token") {
             assert!(self.issued.contains(&token), "it was not issued by this call: {token:?}");
         }
-        self.issued.extend(text(&answer, "next_page_token"));
-        self.values.learn(&answer);
+        self.issued.extend(text(answer, "next_page_token"));
+        for reason in reasons(answer) {
+            let name = reason.code_name();
+            assert!(reason == Reason::Unspecified || call.documented.contains(name), "not documented: {name}");
+        }
+        self.values.learn(answer);
     }
+}
+
+/// What single items of an answer were refused for.
+fn reasons(answer: &DynamicMessage) -> Vec<Reason> {
+    let statuses = answer.get_field_by_name("statuses").into_iter();
+    let statuses = statuses.flat_map(|list| list.as_list().unwrap_or_default().to_vec());
+    let error = answer.get_field_by_name("error").and_then(|error| {
+        let reason = error.as_message()?.get_field_by_name("reason")?.into_owned();
+        Some(reason)
+    });
+    let numbers = statuses.chain(error).filter_map(|value| value.as_enum_number());
+    numbers.map(|number| Reason::try_from(number).expect("a reason that there is")).collect()
 }
 
 /// Whether a refusal is one that the call may answer, and right about the message.

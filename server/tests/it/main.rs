@@ -16,6 +16,7 @@ mod listings;
 mod load;
 mod machine;
 mod owners;
+mod pipeline;
 mod process;
 mod raw;
 mod status_table;

@@ -151,6 +151,7 @@ fn limits_json(limits: &Limits) -> Json {
         "max_connections": limits.max_connections,
         "mailbox_capacity": limits.mailbox_capacity,
         "max_batch_items": limits.max_batch_items,
+        "max_pipeline_in_flight": limits.max_pipeline_in_flight,
     })
 }
 

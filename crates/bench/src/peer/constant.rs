@@ -1,13 +1,14 @@
 //! Handlers that answer what they always answer.
 
 use bytes::Bytes;
+use futures_util::stream::Empty;
 use holdfast_proto::v1::storage_service_server::StorageService;
 use holdfast_proto::v1::{
     BatchDeleteRequest, BatchDeleteResponse, BatchGetRequest, BatchGetResponse, BatchUpdateRequest,
     BatchUpdateResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse,
-    ListElementsRequest, ListElementsResponse, UpdateRequest, UpdateResponse,
+    ListElementsRequest, ListElementsResponse, PipelineRequest, PipelineResponse, UpdateRequest, UpdateResponse,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// As long on the wire as those that a server gives after a while.
 const VERSION: u64 = 1 << 20;
@@ -58,6 +59,12 @@ impl StorageService for Constant {
     }
 
     async fn batch_delete(&self, _: Request<BatchDeleteRequest>) -> Answer<BatchDeleteResponse> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    type PipelineStream = Empty<Result<PipelineResponse, Status>>;
+
+    async fn pipeline(&self, _: Request<Streaming<PipelineRequest>>) -> Answer<Self::PipelineStream> {
         Err(Status::unimplemented("not measured"))
     }
 }

@@ -40,6 +40,10 @@ pub enum What {
     BatchGet,
     /// BatchUpdate, likewise
     BatchUpdate,
+    /// Gets by Pipeline, 64 at a time on each connection
+    PipelineGet,
+    /// Updates by Pipeline, likewise
+    PipelineUpdate,
     /// Get at Redis, one at a time on each connection, by redis-benchmark
     RedisGet,
     /// Set at Redis, likewise
@@ -79,6 +83,8 @@ pub const PAIRS: &[(What, What)] = &[
     (What::H2loadUpdate, What::H2loadBare),
     (What::BatchGet, What::RedisGetP64),
     (What::BatchUpdate, What::RedisSetP64),
+    (What::PipelineGet, What::RedisGetP64),
+    (What::PipelineUpdate, What::RedisSetP64),
     (What::BatchGet, What::Get),
     (What::BatchUpdate, What::Update),
     (What::List, What::RedisGetP64),
@@ -93,14 +99,16 @@ impl What {
         let (name, pipeline) = match self {
             What::RedisGet => ("get", 1),
             What::RedisSet => ("set", 1),
-            What::RedisGetP64 => ("get", 64),
-            What::RedisSetP64 => ("set", 64),
+            What::RedisGetP64 => ("get", PIPELINE),
+            What::RedisSetP64 => ("set", PIPELINE),
             _ => return None,
         };
         Some(RedisTest { name, pipeline })
     }
 }
 
+/// Operations that a pipeline has under way on a connection: ours and that of Redis.
+const PIPELINE: usize = 64;
 /// Elements of a page, at most: the server's own limit is no less.
 const PAGE: usize = 1_000;
 
@@ -109,7 +117,7 @@ pub struct Candidate<'a> {
     pub what: What,
     /// Which build of holdfastd; empty where there is one only.
     pub label: &'a str,
-    /// Elements of a batch; 0 where it is none.
+    /// Elements of a batch or a pipeline; 0 where it is none.
     batch: usize,
     server: &'a Process,
     loader: Loader,
@@ -225,9 +233,11 @@ impl Servers {
                     let items = Items::single(values.map(|(number, value)| item(&others::key(number), value)));
                     candidates.push(Candidate { what, label: "", batch: 0, server, loader: Loader::Ours(items) });
                 }
-                What::BatchGet | What::BatchUpdate => {
+                What::BatchGet | What::BatchUpdate | What::PipelineGet | What::PipelineUpdate => {
+                    let is_batch = matches!(what, What::BatchGet | What::BatchUpdate);
+                    let sizes = if is_batch { options.batch.as_slice() } else { &[PIPELINE] };
                     for Ours { label, server, scene } in &self.ours {
-                        candidates.extend(options.batch.iter().map(|batch| {
+                        candidates.extend(sizes.iter().map(|batch| {
                             let loader = Loader::Ours(batches(what, scene, *batch));
                             Candidate { what, label, batch: *batch, server, loader }
                         }));
@@ -286,15 +296,21 @@ pub fn peer(transport: &str, value: usize) -> Result<Process> {
     Process::start(command)
 }
 
-/// Batches at holdfastd: all owners in their order, again and again.
+/// Many operations at once: all owners in their order, again and again.
 fn batches(what: What, scene: &Scene, batch: usize) -> Items {
     let owners = scene.owners.len();
     let item = |number: usize| {
         let of_it = || (number * batch..(number + 1) * batch).map(|at| at % owners);
-        let ids = of_it().map(|at| scene.owners[at]).collect();
-        let values = of_it().flat_map(|at| scene.values[at].iter().copied()).collect();
-        let item = if what == What::BatchGet { Item::batch_get } else { Item::batch_update };
-        item(scene::MAP, ids, values)
+        let ids = || of_it().map(|at| scene.owners[at]).collect();
+        let values = || of_it().flat_map(|at| scene.values[at].iter().copied()).collect();
+        match what {
+            What::BatchGet => Item::batch_get(scene::MAP, ids(), values()),
+            What::BatchUpdate => Item::batch_update(scene::MAP, ids(), values()),
+            _ => {
+                let operations: Vec<_> = of_it().map(|at| (scene.owners[at], scene.values[at].clone())).collect();
+                Item::pipeline(scene::MAP, &operations, what == What::PipelineGet)
+            }
+        }
     };
     Items { all: (0..owners.div_ceil(batch)).map(item).collect(), unit: 1, elements: batch as u64 }
 }

@@ -3,9 +3,10 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use prost::Message;
 use tokio::net::TcpStream;
@@ -88,11 +89,71 @@ impl Connection {
         answer(response).await
     }
 
+    /// A call of many messages, which begins with these.
+    pub async fn converse(&mut self, head: &Head, framed: Bytes) -> Result<Conversation> {
+        poll_fn(|cx| self.send.poll_ready(cx)).await?;
+        let (response, mut send) = self.send.send_request(head.0.clone(), false)?;
+        send.send_data(framed, false)?;
+        let response = response.await?;
+        ensure!(response.status() == StatusCode::OK, "HTTP status {}", response.status());
+        if let Some((code, message)) = status(response.headers())? {
+            bail!("a conversation was refused with status {code}: {message}");
+        }
+        Ok(Conversation { send, receive: response.into_body(), arrived: BytesMut::new() })
+    }
+
     /// A call that has to succeed, of any message.
     pub async fn ask<Q: Message, A: Message + Default>(&mut self, path: &str, request: &Q) -> Result<A> {
         let answer = self.call(&self.head(path), framed(request)).await?;
         ensure!(answer.code == 0, "{path} was refused with status {}: {}", answer.code, answer.message);
         Ok(A::decode(unframed(answer.body)?)?)
+    }
+}
+
+/// A call of many messages.
+pub struct Conversation {
+    send: SendStream<Bytes>,
+    receive: RecvStream,
+    arrived: BytesMut,
+}
+
+impl Conversation {
+    /// Sends messages, each in its frame.
+    pub fn say(&mut self, framed: Bytes) -> Result<()> {
+        Ok(self.send.send_data(framed, false)?)
+    }
+
+    /// The next answer.
+    pub async fn hear(&mut self) -> Result<Bytes> {
+        loop {
+            if let Some(mut prefix) = self.arrived.get(1..PREFIX) {
+                let length = PREFIX + prefix.get_u32() as usize;
+                if self.arrived.len() >= length {
+                    return unframed(self.arrived.split_to(length).freeze());
+                }
+            }
+            ensure!(self.receive_more().await?, "a conversation has ended before its last answer");
+        }
+    }
+
+    /// Ends it; the server must have no more to say.
+    pub async fn end(mut self) -> Result<()> {
+        self.send.send_data(Bytes::new(), true)?;
+        while self.receive_more().await? {}
+        ensure!(self.arrived.is_empty(), "a conversation has an answer too many");
+        let trailers = self.receive.trailers().await?.context("a conversation without trailers")?;
+        let (code, message) = status(&trailers)?.context("trailers without grpc-status")?;
+        ensure!(code == 0, "a conversation ended with status {code}: {message}");
+        Ok(())
+    }
+
+    /// Whether there was more.
+    async fn receive_more(&mut self) -> Result<bool> {
+        let Some(data) = self.receive.data().await else { return Ok(false) };
+        let data = data?;
+        self.receive.flow_control().release_capacity(data.len())?;
+        self.arrived.extend_from_slice(&data);
+        Ok(true)
     }
 }
 

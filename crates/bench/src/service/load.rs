@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use super::client::Connection;
 use super::server::{Cpu, Process};
-use super::work::{Heads, Items};
+use super::work::{Heads, Items, Method};
 use crate::histogram;
 
 /// Of the loader: as many as the machine that this was made on has processors.
@@ -173,11 +173,18 @@ fn drive(
         let mut streams = JoinSet::new();
         for (number, connection) in connections.iter().zip(open) {
             let heads = Arc::new(Heads::new(&connection));
-            for stream in 0..shape.streams {
-                let at = number * shape.streams + stream;
-                let range = share(items.all.len(), items.unit, at, shape.connections * shape.streams);
+            // A pipeline has many operations under way by itself.
+            let is_pipeline = items.all[0].method == Method::Pipeline;
+            let on_each = if is_pipeline { 1 } else { shape.streams };
+            for stream in 0..on_each {
+                let at = number * on_each + stream;
+                let range = share(items.all.len(), items.unit, at, shape.connections * on_each);
+                let turn = Turn { phase: Arc::clone(phase), seen: Arc::clone(&seen) };
                 let (connection, heads, items) = (connection.clone(), Arc::clone(&heads), items.clone());
-                streams.spawn(one_stream(connection, heads, items, range, Arc::clone(phase), Arc::clone(&seen)));
+                match is_pipeline {
+                    true => streams.spawn(one_pipeline(connection, heads, items, range, turn)),
+                    false => streams.spawn(one_stream(connection, heads, items, range, turn)),
+                };
             }
         }
         let ended = async { while streams.join_next().await.is_some() {} };
@@ -212,36 +219,79 @@ fn share(items: usize, unit: usize, at: usize, of: usize) -> Range<usize> {
     range.start * unit..range.end * unit
 }
 
-async fn one_stream(
-    mut connection: Connection,
-    heads: Arc<Heads>,
-    items: Items,
-    range: Range<usize>,
+/// What a stream knows of its turn.
+struct Turn {
     phase: Arc<AtomicU8>,
     seen: Arc<Mutex<Seen>>,
-) {
-    for (number, item) in items.all[range].iter().enumerate().cycle() {
-        // A unit that was begun is ended: what it has made must not be there when the next turn makes it.
-        if number % items.unit == 0 && phase.load(Ordering::Relaxed) == STOPPED {
-            return;
-        }
-        let began = Instant::now();
-        let answer = connection.call(heads.of(item.method), item.framed.clone()).await;
-        let is_lost = answer.is_err();
-        let checked = answer.and_then(|answer| item.check(answer));
-        let took = began.elapsed();
-        let mut seen = seen.lock().expect("nobody panics with it");
+}
+
+impl Turn {
+    fn is_over(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == STOPPED
+    }
+
+    fn note(&self, checked: Result<()>, took: Duration) {
+        let mut seen = self.seen.lock().expect("nobody panics with it");
         match checked {
-            Ok(()) if phase.load(Ordering::Relaxed) == COUNTING => {
+            Ok(()) if self.phase.load(Ordering::Relaxed) == COUNTING => {
                 seen.calls += 1;
                 seen.latencies.record(took.as_nanos() as u64).expect("it grows");
             }
             Ok(()) => {}
             Err(why) => seen.fail(|| format!("{why:#}")),
         }
+    }
+}
+
+async fn one_stream(mut connection: Connection, heads: Arc<Heads>, items: Items, range: Range<usize>, turn: Turn) {
+    for (number, item) in items.all[range].iter().enumerate().cycle() {
+        // A unit that was begun is ended: what it has made must not be there when the next turn makes it.
+        if number % items.unit == 0 && turn.is_over() {
+            return;
+        }
+        let began = Instant::now();
+        let answer = connection.call(heads.of(item.method), item.framed.clone()).await;
+        let is_lost = answer.is_err();
+        let checked = answer.and_then(|answer| item.check(answer));
+        turn.note(checked, began.elapsed());
         if is_lost {
             return;
         }
+    }
+}
+
+/// As redis-benchmark does it: many operations in one write, and the next ones when all of them are answered.
+async fn one_pipeline(mut connection: Connection, heads: Arc<Heads>, items: Items, range: Range<usize>, turn: Turn) {
+    let mut conversation = None;
+    let mut each = items.all[range].iter().cycle();
+    let failed = loop {
+        let Some(item) = each.next().filter(|_| !turn.is_over()) else { break None };
+        let began = Instant::now();
+        let answered = async {
+            let framed = item.framed.clone();
+            if conversation.is_none() {
+                conversation = Some(connection.converse(heads.of(item.method), framed).await?);
+            } else if let Some(conversation) = &mut conversation {
+                conversation.say(framed)?;
+            }
+            let conversation = conversation.as_mut().context("it has just begun")?;
+            for _ in 0..item.answers() {
+                item.check_one(conversation.hear().await?)?;
+            }
+            Ok(())
+        };
+        match answered.await {
+            Ok(()) => turn.note(Ok(()), began.elapsed()),
+            Err(why) => break Some(why),
+        }
+    };
+    let ended = match (failed, conversation) {
+        (Some(why), _) => Err(why),
+        (None, Some(conversation)) => conversation.end().await,
+        (None, None) => Ok(()),
+    };
+    if ended.is_err() {
+        turn.note(ended, Duration::ZERO);
     }
 }
 

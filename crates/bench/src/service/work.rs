@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
-use bytes::Bytes;
+use anyhow::{Result, bail, ensure};
+use bytes::{Bytes, BytesMut};
 use holdfast_proto::v1::{
     BatchGetRequest, BatchGetResponse, BatchUpdateRequest, BatchUpdateResponse, CreateRequest, CreateResponse,
-    DeleteRequest, DeleteResponse, GetRequest, GetResponse, ListElementsRequest, ListElementsResponse, UpdateRequest,
-    UpdateResponse, create_request, delete_request, get_request, update_request,
+    DeleteRequest, DeleteResponse, GetRequest, GetResponse, ListElementsRequest, ListElementsResponse, PipelineRequest,
+    PipelineResponse, UpdateRequest, UpdateResponse, create_request, delete_request, get_request, pipeline_request,
+    pipeline_response, update_request,
 };
 use prost::Message;
 
 use super::client::{Answer, Connection, Head, framed, unframed};
 
-/// A unary call.
+/// A call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     Get,
@@ -23,13 +24,15 @@ pub enum Method {
     List,
     BatchGet,
     BatchUpdate,
+    /// The conversation; its items are many operations each.
+    Pipeline,
     EtcdRange,
     EtcdPut,
 }
 
 impl Method {
     /// In the order of the enum.
-    const ALL: [Method; 9] = [
+    const ALL: [Method; 10] = [
         Method::Get,
         Method::Create,
         Method::Update,
@@ -37,6 +40,7 @@ impl Method {
         Method::List,
         Method::BatchGet,
         Method::BatchUpdate,
+        Method::Pipeline,
         Method::EtcdRange,
         Method::EtcdPut,
     ];
@@ -50,6 +54,7 @@ impl Method {
             Method::List => "/holdfast.v1.StorageService/ListElements",
             Method::BatchGet => "/holdfast.v1.StorageService/BatchGet",
             Method::BatchUpdate => "/holdfast.v1.StorageService/BatchUpdate",
+            Method::Pipeline => "/holdfast.v1.StorageService/Pipeline",
             Method::EtcdRange => "/etcdserverpb.KV/Range",
             Method::EtcdPut => "/etcdserverpb.KV/Put",
         }
@@ -81,6 +86,8 @@ pub struct Item {
 enum Expected {
     /// This value, or these, one behind the other.
     Value(Bytes),
+    /// For each operation of a pipeline: this value, or that it was done.
+    Each(Vec<Option<Bytes>>),
     /// So many elements.
     Elements(usize),
     /// An answer that says what was done.
@@ -113,9 +120,7 @@ impl Item {
     }
 
     pub fn update(map: &str, owner: u64, value: &Bytes) -> Item {
-        let owner = Some(update_request::Owner::OwnerId(owner));
-        let request = UpdateRequest { map: map.to_owned(), owner, value: value.clone(), ..UpdateRequest::default() };
-        Item::new(Method::Update, &request, Expected::Done)
+        Item::new(Method::Update, &update(map, owner, value), Expected::Done)
     }
 
     pub fn delete(map: &str, owner: u64) -> Item {
@@ -139,6 +144,38 @@ impl Item {
         let map = map.to_owned();
         let request = BatchUpdateRequest { map, owner_ids: owners, values, ..BatchUpdateRequest::default() };
         Item::new(Method::BatchUpdate, &request, Expected::Done)
+    }
+
+    /// Operations in one write, with their places as their numbers: Gets of these values or Updates to them.
+    pub fn pipeline(map: &str, operations: &[(u64, Bytes)], gets: bool) -> Item {
+        let mut bytes = BytesMut::new();
+        for (id, (owner, value)) in operations.iter().enumerate() {
+            let operation = match gets {
+                true => pipeline_request::Operation::Get(get(map, *owner)),
+                false => pipeline_request::Operation::Update(update(map, *owner, value)),
+            };
+            bytes.extend_from_slice(&framed(&PipelineRequest { id: id as u64, operation: Some(operation) }));
+        }
+        let values = operations.iter().map(|(_, value)| gets.then(|| value.clone())).collect();
+        Item { method: Method::Pipeline, framed: bytes.freeze(), expected: Expected::Each(values) }
+    }
+
+    /// How many answers it gets.
+    pub fn answers(&self) -> usize {
+        if let Expected::Each(values) = &self.expected { values.len() } else { 1 }
+    }
+
+    /// Whether this is one of the answers of a pipeline.
+    pub fn check_one(&self, answer: Bytes) -> Result<()> {
+        use pipeline_response::Result as Answered;
+        let PipelineResponse { id, result } = PipelineResponse::decode(answer)?;
+        let Expected::Each(values) = &self.expected else { bail!("{:?} is no pipeline", self.method) };
+        match (values.get(id as usize), result) {
+            (Some(Some(value)), Some(Answered::Get(answer))) if answer.value == value => Ok(()),
+            (Some(None), Some(Answered::Update(answer))) if answer.version > 0 => Ok(()),
+            (_, Some(Answered::Error(why))) => bail!("an operation was refused with {}: {}", why.code, why.message),
+            (_, result) => bail!("operation {id} got a wrong answer: {result:?}"),
+        }
     }
 
     pub fn etcd_range(key: &str, value: &Bytes) -> Item {
@@ -175,7 +212,7 @@ impl Item {
             }
             (Method::BatchUpdate, _) => BatchUpdateResponse::decode(body)?.failed == 0,
             (Method::EtcdPut, _) => etcd::PutResponse::decode(body)?.header.is_some_and(|header| header.revision > 0),
-            (Method::Get | Method::List | Method::BatchGet | Method::EtcdRange, _) => false,
+            (Method::Get | Method::List | Method::BatchGet | Method::Pipeline | Method::EtcdRange, _) => false,
         };
         ensure!(right, "{method:?} gave a wrong answer");
         Ok(())
@@ -185,6 +222,11 @@ impl Item {
 fn get(map: &str, owner: u64) -> GetRequest {
     let owner = Some(get_request::Owner::OwnerId(owner));
     GetRequest { map: map.to_owned(), owner, ..GetRequest::default() }
+}
+
+fn update(map: &str, owner: u64, value: &Bytes) -> UpdateRequest {
+    let owner = Some(update_request::Owner::OwnerId(owner));
+    UpdateRequest { map: map.to_owned(), owner, value: value.clone(), ..UpdateRequest::default() }
 }
 
 /// Items that streams share out. Cloning gives another handle.

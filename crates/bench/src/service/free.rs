@@ -10,7 +10,7 @@ use holdfast_proto::v1::{FreeMapRequest, FreeMapResponse};
 use super::candidates::{What, calls, peer};
 use super::load::{all, closed};
 use super::pace::{Paced, open};
-use super::scene::{self, Scene, create_map, fill, simulate};
+use super::scene::{self, Scene, create_maps, fill, simulate};
 use super::server::Process;
 use super::table::{Column, Report, Table};
 use super::work::{Item, Items};
@@ -130,8 +130,8 @@ pub fn while_a_map_is_freed(options: &Options, report: &mut Report) -> Result<()
     for _ in 0..options.rounds {
         for (called, during) in called.iter_mut().zip(&mut during) {
             called.find_peak(options.counted()?)?;
-            create_map(server.address(), FREED, options.elements, options.value)?;
-            fill(server.address(), FREED, &filled, options.value)?;
+            create_maps(server.address(), &[FREED], options.elements, options.value)?;
+            fill(server.address(), [(FREED, filled.as_slice())], options.value)?;
             let free = || {
                 crate::pause(BEFORE);
                 let began = Instant::now();

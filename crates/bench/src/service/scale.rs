@@ -12,7 +12,7 @@ use super::client::Connection;
 use super::load::{Shape, closed, runtime};
 use super::plot::Panel;
 use super::rounds::Rounds;
-use super::scene::{create_map, fill, simulate, value_of};
+use super::scene::{create_maps, fill, simulate, value_of};
 use super::server::Process;
 use super::table::{Column, Report, Table};
 use super::work::{Heads, Item, Items};
@@ -35,8 +35,8 @@ pub enum Curve {
 
 /// Calls are made for so many owners at most, evenly spread over all that there are.
 const CALLED: u64 = 100_000;
-/// Owners that are filled at a time.
-const PART: u64 = 100_000;
+/// Maps that are filled at a time.
+const PART: usize = 1_000;
 /// What is no number of the curve.
 const OWNERS: u64 = 1_000;
 
@@ -90,7 +90,10 @@ impl Curve {
         match self {
             Curve::Connections => {
                 point.shape = Shape { connections: number as usize, streams: 1 };
-                point.idle = true;
+                // Of fewer, the server's own ups and downs are more.
+                point.idle = number >= 100;
+                // And some that set the scene. By default it takes half of the descriptors.
+                point.arguments.push(format!("--max-connections={}", number + 16));
             }
             Curve::Owners => point.owners = number,
             Curve::Value => point.value = number as usize,
@@ -179,9 +182,7 @@ impl Measured {
 fn measure(point: &Point, options: &Options) -> Result<Measured> {
     let bare = peer("tonic", point.value)?;
     let ours = options.first_build()?.start(&point.arguments)?;
-    let began = Instant::now();
-    let called = fill_all(ours.address(), point)?;
-    let fill = began.elapsed() / u32::try_from(point.owners)?;
+    let (called, fill) = fill_all(ours.address(), point)?;
     let resident = ours.resident()?;
     let zeroes = Bytes::from(vec![0; point.value]);
     let each = |item: fn(&str, u64, &Bytes) -> Item| {
@@ -209,28 +210,30 @@ struct Called {
     value: Bytes,
 }
 
-/// Gives each owner a value in one of the maps, in turn. Says which of them are called.
-fn fill_all(server: SocketAddr, point: &Point) -> Result<Vec<Called>> {
-    let each = point.owners.div_ceil(point.maps);
+/// Gives each owner a value in one of the maps, in turn. Says which of them are called, and how long an element took.
+fn fill_all(server: SocketAddr, point: &Point) -> Result<(Vec<Called>, Duration)> {
     let every = point.owners.div_ceil(CALLED);
-    let mut called = Vec::new();
+    let names: Vec<_> = (0..point.maps).map(|map| format!("map-{map}")).collect();
+    create_maps(server, &names, point.owners.div_ceil(point.maps), point.value)?;
     simulate(server, 1, point.owners)?;
-    for map in 0..point.maps {
-        let name = format!("map-{map}");
-        create_map(server, &name, each, point.value)?;
-        let of_map: Vec<_> = (1 + map..=point.owners).step_by(point.maps as usize).collect();
-        for part in of_map.chunks(PART as usize) {
-            let ids = fill(server, &name, part, point.value)?;
-            let some = part.iter().zip(ids).filter(|(owner, _)| **owner % every == 0);
-            called.extend(some.map(|(owner, id)| Called {
-                map: name.clone(),
-                owner: id,
-                value: value_of(*owner, point.value),
-            }));
-        }
+    let of_map = |map: u64| (1 + map..=point.owners).step_by(point.maps as usize).collect::<Vec<_>>();
+    let (mut called, mut took) = (Vec::new(), Duration::ZERO);
+    // Some maps at a time, or a part of the only one: what is called is a part of what there is.
+    for maps in (0..point.maps).collect::<Vec<_>>().chunks(PART) {
+        let owners: Vec<_> = maps.iter().map(|map| (&names[*map as usize], of_map(*map))).collect();
+        let began = Instant::now();
+        let ids = fill(server, owners.iter().map(|(name, owners)| (name.as_str(), owners.as_slice())), point.value)?;
+        took += began.elapsed();
+        let all = owners.iter().flat_map(|(name, owners)| owners.iter().map(move |owner| (*name, *owner)));
+        let some = all.zip(ids).filter(|((_, owner), _)| owner % every == 0);
+        called.extend(some.map(|((map, owner), id)| Called {
+            map: map.clone(),
+            owner: id,
+            value: value_of(owner, point.value),
+        }));
     }
     ensure!(!called.is_empty(), "nobody is called");
-    Ok(called)
+    Ok((called, took / u32::try_from(point.owners)?))
 }
 
 /// Bytes that each connection takes which has made one call and makes no more.

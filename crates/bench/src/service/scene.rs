@@ -33,9 +33,7 @@ pub struct Scene {
 
 impl Scene {
     pub fn make(server: SocketAddr, owners: u64, value: usize) -> Result<Scene> {
-        for name in [MAP, EMPTY, CHURNED] {
-            create_map(server, name, owners, value)?;
-        }
+        create_maps(server, &[MAP, EMPTY, CHURNED], owners, value)?;
         simulate(server, 1, owners)?;
         let values: Vec<_> = (1..=owners).map(|owner| value_of(owner, value)).collect();
         // One by one: builds of before there were batches can be measured, too.
@@ -56,15 +54,16 @@ pub fn value_of(owner: u64, size: usize) -> Bytes {
     owner.to_le_bytes().into_iter().cycle().take(size).collect()
 }
 
-pub fn create_map(server: SocketAddr, name: &str, elements: u64, value: usize) -> Result<()> {
-    let map = CreateMapRequest {
-        name: name.to_owned(),
+pub fn create_maps<S: AsRef<str>>(server: SocketAddr, names: &[S], elements: u64, value: usize) -> Result<()> {
+    let value_size = u32::try_from(value)?;
+    let maps = names.iter().map(|name| CreateMapRequest {
+        name: name.as_ref().to_owned(),
         kind: MapKind::Task as i32,
-        value_size: u32::try_from(value)?,
+        value_size,
         max_elements: elements,
         value_type: String::new(),
-    };
-    all::<_, CreateMapResponse>(server, "/holdfast.v1.MapService/CreateMap", [map])?;
+    });
+    all::<_, CreateMapResponse>(server, "/holdfast.v1.MapService/CreateMap", maps)?;
     Ok(())
 }
 
@@ -81,10 +80,16 @@ pub fn simulate(server: SocketAddr, first: u64, owners: u64) -> Result<()> {
     Ok(())
 }
 
-/// Gives simulated owners values with their numbers. Says which ids the server has for the owners.
-pub fn fill(server: SocketAddr, map: &str, owners: &[u64], value: usize) -> Result<Vec<u64>> {
+/// Gives simulated owners of each map values with their numbers. Says which ids the server has for the owners, in their order.
+pub fn fill<'a>(
+    server: SocketAddr,
+    maps: impl IntoIterator<Item = (&'a str, &'a [u64])>,
+    value: usize,
+) -> Result<Vec<u64>> {
     let simulated = |owner: &u64| OwnerRef { owner: Some(owner_ref::Owner::SimulatedId(*owner)) };
-    let batches = owners.chunks(PER_BATCH.min(BATCH_BYTES / value).max(1)).map(|owners| BatchUpdateRequest {
+    let at_once = PER_BATCH.min(BATCH_BYTES / value).max(1);
+    let batches = maps.into_iter().flat_map(|(map, owners)| owners.chunks(at_once).map(move |owners| (map, owners)));
+    let batches = batches.map(|(map, owners)| BatchUpdateRequest {
         map: map.to_owned(),
         owners: owners.iter().map(simulated).collect(),
         values: owners.iter().flat_map(|owner| value_of(*owner, value)).collect(),

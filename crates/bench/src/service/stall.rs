@@ -24,7 +24,7 @@ use super::Options;
 use super::client::Connection;
 use super::load::{all, runtime};
 use super::pace::{Paced, Schedule, paced};
-use super::scene::{self, Scene, create_map, value_of};
+use super::scene::{self, Scene, create_maps, value_of};
 use super::table::{Column, Report, Table};
 use super::work::{Item, Items, Method};
 
@@ -107,7 +107,7 @@ fn map_of(who: &str) -> String {
 
 fn attach(server: SocketAddr, scene: &Scene, x: usize, y: usize, value: usize) -> Result<()> {
     for (who, owner) in [("x", x), ("y", y)] {
-        create_map(server, &map_of(who), 2, value)?;
+        create_maps(server, &[map_of(who)], 2, value)?;
         // There must be a value: a first one comes by the hook point without the storage's lock.
         all::<_, UpdateResponse>(server, Method::Update.path(), [update(&map_of(who), scene.owners[owner], value)])?;
     }

@@ -92,6 +92,20 @@ async fn a_refused_call_is_a_failure_and_so_is_a_wrong_answer() {
     }
 }
 
+/// As where the loader itself had no processor for a while.
+#[tokio::test]
+async fn a_call_that_is_sent_late_has_waited_since_it_was_meant() {
+    let to = server(Answers { status: "0", stall: None });
+    let connections = [Connection::open(to).await.expect("it serves")];
+    let late = Duration::from_millis(200);
+    let schedule = Schedule { begin: Instant::now() - late, rate: 1_000.0, calls: 100 };
+    let paced = paced(&connections, &gets(b"value"), schedule).await.expect("the timer works");
+    assert_eq!((paced.samples.len(), paced.failures), (100, 0));
+    // The last one was meant 99 ms behind the first.
+    let least = paced.samples.iter().map(|sample| sample.took).min();
+    assert!(least >= Some(late - Duration::from_millis(99)), "{least:?}");
+}
+
 /// 200 ms in which a call was meant to begin every millisecond: all of them waited, on an average for half of it.
 #[tokio::test]
 async fn calls_that_were_meant_during_a_stall_have_waited_for_its_end() {

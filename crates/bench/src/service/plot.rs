@@ -11,14 +11,14 @@ pub type Lines = Vec<(String, Vec<(f64, f64)>)>;
 /// One panel. Both axes are logarithmic.
 pub struct Panel {
     title: String,
-    x: &'static str,
+    x: String,
     y: &'static str,
     lines: Lines,
 }
 
 impl Panel {
-    pub fn new(title: impl Into<String>, x: &'static str, y: &'static str, lines: Lines) -> Panel {
-        Panel { title: title.into(), x, y, lines }
+    pub fn new(title: impl Into<String>, x: impl Into<String>, y: &'static str, lines: Lines) -> Panel {
+        Panel { title: title.into(), x: x.into(), y, lines }
     }
 }
 
@@ -64,7 +64,10 @@ fn draw<B: DrawingBackend>(
             .x_label_area_size(36)
             .y_label_area_size(64)
             .build_cartesian_2d(across.log_scale(), up.log_scale())?;
-        chart.configure_mesh().disable_mesh().x_desc(*x).y_desc(*y).draw()?;
+        let whole = |number: &f64| format!("{number:.0}");
+        let mut mesh = chart.configure_mesh();
+        mesh.disable_mesh().x_labels(5).y_labels(6).x_label_formatter(&whole).y_label_formatter(&whole);
+        mesh.x_desc(x).y_desc(*y).draw()?;
         for (index, (name, points)) in lines.iter().enumerate() {
             let style = Palette99::pick(index).to_rgba().stroke_width(2);
             let points = || points.iter().filter(positive).copied();

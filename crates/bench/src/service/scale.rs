@@ -37,6 +37,8 @@ pub enum Curve {
 const CALLED: u64 = 100_000;
 /// Maps that are filled at a time.
 const PART: usize = 1_000;
+/// At least so long for each connection: some calls.
+const EACH: Duration = Duration::from_micros(300);
 /// What is no number of the curve.
 const OWNERS: u64 = 1_000;
 
@@ -131,8 +133,8 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
         }
         report.tell(&table);
         let name = curve.name();
-        report.draw(Panel::new(format!("{name}: rate"), "how many", "calls a second", rates.into()));
-        report.draw(Panel::new(format!("{name}: p99"), "how many", "us", waits.into()));
+        report.draw(Panel::new(format!("{name}: rate"), &name, "calls a second", rates.into()));
+        report.draw(Panel::new(format!("{name}: p99"), &name, "us", waits.into()));
     }
     Ok(())
 }
@@ -195,9 +197,11 @@ fn measure(point: &Point, options: &Options) -> Result<Measured> {
         false => None,
     };
     let mut rounds = [(); 3].map(|()| Rounds::default());
+    // Time enough for some calls of each connection, however many share the processors.
+    let counted = options.counted()?.max(EACH * point.shape.connections as u32);
     for _ in 0..options.rounds.min(3) {
         for ((server, items), rounds) in calls.iter().zip(&mut rounds) {
-            rounds.add(closed(server, point.shape, items, options.counted()?)?);
+            rounds.add(closed(server, point.shape, items, counted)?);
         }
     }
     Ok(Measured { rounds, fill, resident, idle })

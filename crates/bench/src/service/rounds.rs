@@ -166,7 +166,9 @@ fn tell(shape: Shape, candidates: &[Candidate<'_>], all: &[Rounds], report: &mut
 
 /// How long all but one of so many took at most.
 fn latencies(title: &str, candidates: &[Candidate<'_>], all: &[Rounds]) -> Panel {
-    let told = candidates.iter().zip(all).filter(|(_, rounds)| !rounds.latencies.is_empty());
+    // More lines than these nobody can tell apart.
+    let shown = [What::Bare, What::TransportGet, What::TransportUpdate, What::Get, What::Update];
+    let told = candidates.iter().zip(all).filter(|(candidate, _)| shown.contains(&candidate.what));
     let line = |rounds: &Rounds| {
         let one_of =
             (1..=16).map(|power| 2f64.powi(power)).take_while(|of| *of <= rounds.latencies.len() as f64 / 10.0);

@@ -8,6 +8,7 @@
 mod core;
 mod hooks;
 mod lock;
+mod service;
 
 use std::thread;
 use std::time::Duration;
@@ -31,6 +32,9 @@ enum What {
     Core(core::Options),
     /// What hook points cost where nothing is attached, in instructions: needs valgrind
     Hooks(hooks::Options),
+    /// The server: calls of holdfastd beside those of a bare gRPC server
+    #[command(after_help = service::HELP)]
+    Service(service::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -38,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         What::Lock(options) => lock::run(&options),
         What::Core(options) => core::run(&options),
         What::Hooks(options) => hooks::run(&options),
+        What::Service(options) => service::run(&options),
     }
 }
 

@@ -22,5 +22,9 @@ pub fn run(job: &mut Job, what: &[String]) -> Result<()> {
         job.run(without)?;
         bench.arg("--without").arg(target.join("release/bench"));
     }
+    if what.first().is_some_and(|what| what == "service") {
+        // They are started beside it.
+        job.run(cargo("build --release --quiet --package holdfastd --package bench"))?;
+    }
     job.run(bench)
 }

@@ -62,7 +62,7 @@ enum Task {
     },
     #[command(flatten)]
     Step(Step),
-    /// Measure a part of Holdfast beside its peers: `lock` or `core` (their options: `cargo xtask bench core --help`)
+    /// Measure a part of Holdfast beside its peers: `lock`, `core`, `hooks` or `service` (their options: `cargo xtask bench core --help`)
     Bench {
         /// What to measure, and options for it
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WHAT", required = true)]

@@ -1,0 +1,170 @@
+//! Calls at a fixed rate: half of the peak, with and without a large map that is freed meanwhile.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use hdrhistogram::Histogram;
+use holdfast_proto::v1::{FreeMapRequest, FreeMapResponse};
+
+use super::candidates::{What, calls, peer};
+use super::load::{all, closed};
+use super::pace::{Paced, open};
+use super::scene::{self, Scene, create_maps, fill, simulate};
+use super::server::Process;
+use super::table::{Column, Report, Table};
+use super::work::{Item, Items};
+use super::{Options, SHAPE};
+use crate::{histogram, median};
+
+/// The map that is freed.
+const FREED: &str = "freed";
+/// Calls before the free begins.
+const BEFORE: Duration = Duration::from_millis(700);
+/// At most, behind its begin: it may take longer than the calls go on, and then the rest is not seen.
+const BEHIND: Duration = Duration::from_secs(3);
+
+const COLUMNS: &[Column] = &[
+    ("rate/s", 0),
+    ("answered", 0),
+    ("p50 us", 0),
+    ("p99 us", 0),
+    ("p99.9 us", 0),
+    ("most us", 0),
+    ("server us", 2),
+    ("failed", 0),
+];
+
+/// Somebody who is called at a fixed rate.
+struct Called<'a> {
+    name: String,
+    server: &'a Process,
+    items: Items,
+    peak: Vec<f64>,
+    waits: Histogram<u64>,
+    server_us: Vec<f64>,
+    failures: u64,
+    failure: Option<String>,
+}
+
+impl<'a> Called<'a> {
+    fn new(name: &str, server: &'a Process, items: Items) -> Self {
+        let (peak, waits, server_us) = (Vec::new(), histogram(), Vec::new());
+        Called { name: name.to_owned(), server, items, peak, waits, server_us, failures: 0, failure: None }
+    }
+
+    fn find_peak(&mut self, time: Duration) -> Result<()> {
+        let outcome = closed(self.server, SHAPE, &self.items, time)?;
+        self.peak.push(outcome.calls as f64 / outcome.seconds);
+        Ok(())
+    }
+
+    fn half(&self) -> f64 {
+        median(&self.peak) / 2.0
+    }
+
+    fn note(&mut self, paced: Paced) {
+        self.failures += paced.failures;
+        self.failure = self.failure.take().or(paced.failure);
+    }
+
+    fn tell(&self, waits: &Histogram<u64>, name: &str, table: &mut Table) {
+        let at = |quantile| Some(waits.value_at_quantile(quantile) as f64 / 1e3);
+        let most = Some(waits.max() as f64 / 1e3);
+        let server = (!self.server_us.is_empty()).then(|| median(&self.server_us));
+        let cells = [Some(self.half()), Some(waits.len() as f64), at(0.5), at(0.99), at(0.999), most, server];
+        let [rate, answered, p50, p99, p999, most, server] = cells;
+        table.row(name, [rate, answered, p50, p99, p999, most, server, Some(self.failures as f64)]);
+    }
+}
+
+pub fn at_half_of_the_peak(options: &Options, report: &mut Report) -> Result<()> {
+    let bare = peer("tonic", options.value)?;
+    let ours = options.first_build()?.start(&options.server_arg)?;
+    let scene = Scene::make(ours.address(), options.owners, options.value)?;
+    let zeroes = vec![0; options.value].into();
+    let constant = Items::single(scene.owners.iter().map(|owner| Item::get(scene::MAP, *owner, &zeroes)));
+    let mut called = [
+        Called::new("bare", &bare, constant),
+        Called::new("get", &ours, calls(What::Get, &scene)),
+        Called::new("update", &ours, calls(What::Update, &scene)),
+    ];
+    for _ in 0..options.rounds.min(3) {
+        for called in &mut called {
+            called.find_peak(options.counted()?)?;
+        }
+    }
+    for _ in 0..options.rounds {
+        for called in &mut called {
+            let before = called.server.cpu()?;
+            let (paced, ()) =
+                open(called.server, SHAPE.connections, &called.items, called.half(), options.counted()?, || ())?;
+            let spent = called.server.cpu()?.since(before).as_secs_f64() * 1e6;
+            called.server_us.push(spent / paced.samples.len().max(1) as f64);
+            called.waits.add(paced.latencies(|_| true)).expect("one grows to the other's range");
+            called.note(paced);
+        }
+    }
+    let title = format!("{} connections, half of the peak at a fixed rate (open loop)", SHAPE.connections);
+    let mut table = Table::new(title, COLUMNS);
+    for called in &called {
+        called.tell(&called.waits, &called.name, &mut table);
+        report.failed(&called.name, called.failures, called.failure.as_deref());
+    }
+    report.tell(&table);
+    Ok(())
+}
+
+pub fn while_a_map_is_freed(options: &Options, report: &mut Report) -> Result<()> {
+    let most_owners = format!("--max-owners={}", options.elements + options.owners);
+    let arguments: Vec<_> = options.server_arg.iter().chain([&most_owners]).collect();
+    let server = options.first_build()?.start(&arguments)?;
+    let scene = Scene::make(server.address(), options.owners, options.value)?;
+    // Behind those of the scene.
+    let first = options.owners + 1;
+    simulate(server.address(), first, options.elements)?;
+    let filled: Vec<_> = (first..first + options.elements).collect();
+    let mut called = [What::Get, What::Update].map(|what| Called::new(&what.name(), &server, calls(what, &scene)));
+    let mut during = [histogram(), histogram()];
+    let mut took = Vec::new();
+    for _ in 0..options.rounds {
+        for (called, during) in called.iter_mut().zip(&mut during) {
+            called.find_peak(options.counted()?)?;
+            create_maps(server.address(), &[FREED], options.elements, options.value)?;
+            fill(server.address(), [(FREED, filled.as_slice())], options.value)?;
+            let free = || {
+                crate::pause(BEFORE);
+                let began = Instant::now();
+                free(server.address()).map(|freed| (freed, began, Instant::now()))
+            };
+            let (paced, freed) = open(&server, SHAPE.connections, &called.items, called.half(), BEFORE + BEHIND, free)?;
+            let (freed, began, ended) = freed?;
+            ensure!(freed == options.elements, "the free took out {freed} of {} elements", options.elements);
+            took.push((ended - began).as_secs_f64() * 1e3);
+            let add = |to: &mut Histogram<u64>, some| to.add(&some).expect("one grows to the other's range");
+            add(during, paced.latencies(|meant| (began..ended).contains(&meant)));
+            add(&mut called.waits, paced.latencies(|meant| meant < began));
+            called.note(paced);
+        }
+    }
+    let title = format!(
+        "{} connections, half of the peak at a fixed rate (open loop), while FreeMap frees {} elements ({:.0} ms)",
+        SHAPE.connections,
+        options.elements,
+        median(&took)
+    );
+    let mut table = Table::new(title, COLUMNS);
+    for (called, during) in called.iter().zip(&during) {
+        called.tell(&called.waits, &format!("{}, before", called.name), &mut table);
+        called.tell(during, &format!("{}, during", called.name), &mut table);
+        report.failed(&called.name, called.failures, called.failure.as_deref());
+    }
+    report.tell(&table);
+    Ok(())
+}
+
+fn free(server: SocketAddr) -> Result<u64> {
+    let request = FreeMapRequest { name: FREED.to_owned(), expected_map_id: None };
+    let answers = all::<_, FreeMapResponse>(server, "/holdfast.v1.MapService/FreeMap", [request])?;
+    Ok(answers[0].freed_elements)
+}

@@ -46,7 +46,7 @@ impl<Reply> Responder<Reply> {
     /// Answers. A caller that is gone does not get it, and that is all.
     pub fn send(mut self, reply: Reply) {
         if let To::Caller(answer) = std::mem::replace(&mut self.to, To::Answered) {
-            let _ = answer.send(Ok(reply));
+            answer.send(Ok(reply));
         }
     }
 }
@@ -58,7 +58,7 @@ impl<Reply> Drop for Responder<Reply> {
             self.meters.dropped.add(1);
         }
         if let To::Caller(answer) = to {
-            let _ = answer.send(Err(Refused::Dropped));
+            answer.send(Err(Refused::Dropped));
         }
     }
 }

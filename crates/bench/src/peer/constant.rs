@@ -8,12 +8,17 @@ use holdfast_proto::v1::{
     BatchUpdateResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse,
     ListElementsRequest, ListElementsResponse, PipelineRequest, PipelineResponse, UpdateRequest, UpdateResponse,
 };
+use holdfastd::authorize::Caller;
+use holdfastd::calls::Deadline;
+use holdfastd::calls::direct::{Direct, framed, message};
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 /// As long on the wire as those that a server gives after a while.
 const VERSION: u64 = 1 << 20;
 const OWNER: u64 = 500;
 
+#[derive(Clone)]
 pub struct Constant {
     value: Bytes,
 }
@@ -23,6 +28,42 @@ impl Constant {
     pub fn new(value: usize) -> Self {
         Constant { value: vec![0; value].into() }
     }
+}
+
+/// What is answered past tonic's codec by the transport of holdfastd: the same calls as there.
+#[derive(Clone, Copy)]
+pub enum Method {
+    Get,
+    Create,
+    Update,
+    Delete,
+}
+
+impl Direct for Constant {
+    type Method = Method;
+
+    fn method(path: &str) -> Option<Method> {
+        match path.strip_prefix("/holdfast.v1.StorageService/")? {
+            "Get" => Some(Method::Get),
+            "Create" => Some(Method::Create),
+            "Update" => Some(Method::Update),
+            "Delete" => Some(Method::Delete),
+            _ => None,
+        }
+    }
+
+    async fn answer(&self, method: Method, request: Bytes, _: &Caller, _: Deadline) -> Result<Bytes, Status> {
+        Ok(match method {
+            Method::Get => framed(self.get(asked::<GetRequest>(request)?).await?.get_ref()),
+            Method::Create => framed(self.create(asked::<CreateRequest>(request)?).await?.get_ref()),
+            Method::Update => framed(self.update(asked::<UpdateRequest>(request)?).await?.get_ref()),
+            Method::Delete => framed(self.delete(asked::<DeleteRequest>(request)?).await?.get_ref()),
+        })
+    }
+}
+
+fn asked<M: Message + Default>(request: Bytes) -> Result<Request<M>, Status> {
+    message(request).map(Request::new)
 }
 
 type Answer<T> = Result<Response<T>, Status>;

@@ -11,12 +11,13 @@ use std::future::pending;
 use std::io;
 use std::net::Ipv4Addr;
 use std::process::exit;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use holdfast_proto::v1::storage_service_server::StorageServiceServer;
 use holdfastd::calls::Calls;
-use holdfastd::transport::{Config, Connections, Endpoint, Listener};
+use holdfastd::transport::{Config, Connections, Endpoint, IoThreads, Listener};
 use mimalloc::MiMalloc;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -58,11 +59,11 @@ enum Transport {
 fn main() -> Result<()> {
     let Cli { transport, value } = Cli::parse();
     let runtime = Builder::new_multi_thread().enable_all().worker_threads(THREADS).build()?;
-    let service = StorageServiceServer::new(Constant::new(value));
+    let constant = Constant::new(value);
     runtime.spawn(async move {
         let ended = match transport {
-            Transport::Tonic => tonic(service).await,
-            Transport::Holdfast => holdfast(service).await,
+            Transport::Tonic => tonic(constant).await,
+            Transport::Holdfast => holdfast(constant).await,
         };
         if let Err(why) = ended {
             eprintln!("bench-peer: {why:#}");
@@ -74,19 +75,20 @@ fn main() -> Result<()> {
     exit(0)
 }
 
-async fn tonic(service: StorageServiceServer<Constant>) -> Result<()> {
+async fn tonic(constant: Constant) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("serving grpc tcp://{}", listener.local_addr()?);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Ok(Server::builder().add_service(service).serve_with_incoming(incoming).await?)
+    Ok(Server::builder().add_service(StorageServiceServer::new(constant)).serve_with_incoming(incoming).await?)
 }
 
-async fn holdfast(service: StorageServiceServer<Constant>) -> Result<()> {
+async fn holdfast(constant: Constant) -> Result<()> {
     let listener = Listener::bind(&Endpoint::Tcp((Ipv4Addr::LOCALHOST, 0).into()))?;
     println!("serving grpc {}", listener.endpoint());
     let config = Config::default();
-    let calls = Calls::new(Routes::new(service), MESSAGE, config.transfer_timeout);
+    let routes = Routes::new(StorageServiceServer::new(constant.clone()));
+    let calls = Calls::new(constant, routes, MESSAGE, config.transfer_timeout);
     let connections = Connections::new(config, CONNECTIONS);
-    connections.accept(listener, calls);
+    connections.accept(listener, calls, Arc::new(IoThreads::start(THREADS)?));
     pending().await
 }

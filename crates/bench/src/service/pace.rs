@@ -27,6 +27,10 @@ use super::server::Process;
 use super::work::{Heads, Items};
 use crate::histogram;
 
+/// How long the loader rests at least. A rest for each call takes it more time than the call; those that are late by it count
+/// as late.
+const TICK: Duration = Duration::from_micros(250);
+
 /// Calls under way, above which the server has lost: it will not catch up.
 const MOST: usize = 50_000;
 
@@ -142,7 +146,7 @@ pub async fn paced(connections: &[Connection], items: &Items, schedule: Schedule
     for call in 0..schedule.calls {
         let meant = schedule.begin + schedule.meant(call);
         while let Some(early) = meant.checked_duration_since(Instant::now()).filter(|early| !early.is_zero()) {
-            timer.wait(early).await?;
+            timer.wait(early.max(TICK)).await?;
         }
         while calls.try_join_next().is_some() {}
         // Relaxed: a number that nothing else hangs on.

@@ -42,6 +42,11 @@
 //!   workers go on. It is not replaced: a new one would meet what the old one has left (a lock that is held for ever, say).
 //! * A thread that may not run where it should (no right, no such processor) runs anywhere; one warning tells of all.
 //!
+//! # Waking
+//!
+//! Both sides put off their wake-ups and wake what belongs together once: [`together`], [`deliver`]. A worker that is going to
+//! wait inside of a job delivers before, so that no answer that is there waits with it.
+//!
 //! The shape (handle, worker, and a message of request, responder, span and enqueue time between them) is that of
 //! linkerd2-proxy's balancer queue; the responder that cannot be forgotten is crucible's.
 

@@ -131,7 +131,8 @@ pub struct Options {
     #[arg(long, env = "HOLDFAST_MAILBOX", value_name = "N")]
     pub mailbox: Option<usize>,
 
-    /// Run so many threads for connections and for reading values. [default: 2]
+    /// Run so many threads for connections and for reading values. A connection stays on its thread, so that one
+    /// connection never uses more than one. [default: 2]
     #[arg(long, env = "HOLDFAST_IO_THREADS", value_name = "N")]
     pub io_threads: Option<usize>,
 

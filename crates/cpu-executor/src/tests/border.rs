@@ -1,13 +1,14 @@
 //! Submitting, refusing, cancelling, answering.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio_test::{assert_pending, assert_ready, assert_ready_eq, task};
 
-use super::{FAR, Stall, answer, ask, config, op, reply, start, wait_until};
-use crate::{Config, Executor, Refused, Responder};
+use super::{FAR, PATIENCE, Stall, answer, ask, config, op, reply, start, wait_until};
+use crate::{Config, Executor, Refused, Responder, deliver};
 
 /// A flag, and a job that raises it.
 fn flag() -> (Arc<AtomicBool>, super::Op) {
@@ -34,6 +35,38 @@ fn a_ticket_waits_and_is_woken_by_its_reply() {
     assert_ready_eq!(ticket.poll(), Ok(7));
     assert_eq!(executor.workers()[0].counters().jobs, 2);
     assert_eq!(executor.workers()[1].counters().jobs, 1);
+}
+
+#[test]
+fn who_waits_for_an_answer_is_woken_at_the_end_of_the_batch_or_before_a_job_waits() {
+    let (executor, _workers) = start(config(1));
+    let stall = Stall::begin(&executor, 0, None);
+    let mut first = task::spawn(executor.submit(0, reply(7), None).expect("there is room"));
+    assert_pending!(first.poll());
+    let (told, tells) = channel();
+    let (go, gone) = channel();
+    let second = executor.submit(
+        0,
+        op(move |_, job| {
+            told.send("the first is answered").expect("the test waits for it");
+            gone.recv_timeout(PATIENCE).expect("the test goes on");
+            deliver();
+            told.send("its caller was woken").expect("the test waits for it");
+            job.responder.send(8);
+        }),
+        None,
+    );
+    let mut second = task::spawn(second.expect("there is room"));
+    assert_pending!(second.poll());
+
+    stall.go.send(()).expect("the job waits for it");
+    assert_eq!(tells.recv_timeout(PATIENCE), Ok("the first is answered"));
+    assert!(!first.is_woken(), "the batch goes on");
+    go.send(()).expect("the job waits for it");
+    assert_eq!(tells.recv_timeout(PATIENCE), Ok("its caller was woken"));
+    assert!(first.is_woken());
+    assert_ready_eq!(first.poll(), Ok(7));
+    assert_eq!(answer(&mut second), Ok(8), "and the end of the batch wakes the rest");
 }
 
 #[test]

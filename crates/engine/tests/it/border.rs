@@ -3,6 +3,7 @@
 use std::sync::mpsc::channel;
 
 use engine::{LockPlace, MapState};
+use tokio::time::timeout;
 
 use super::*;
 
@@ -61,6 +62,49 @@ async fn a_free_goes_on_without_its_caller() {
     map(&engine, "m", OwnerKind::Task);
     set(&engine, "m", &simulated(1), 1).await.unwrap();
     assert_eq!(engine.free_map("m", None, None).await, Ok(1));
+}
+
+/// The answers of a batch are delivered together, but not behind one that waits for a lock.
+#[tokio::test]
+async fn an_answer_does_not_wait_with_the_next_call() {
+    let engine = start(|config| config.lock_timeout = Duration::from_secs(2));
+    map(&engine, "m", OwnerKind::Task);
+    engine.create_simulated_owners(OwnerKind::Task, 0, 100).await.unwrap();
+    let mut owners = Vec::new();
+    for id in 0..100 {
+        set(&engine, "m", &simulated(id), 1).await.unwrap();
+        owners.push(engine.get_owner(&simulated(id)).unwrap());
+    }
+    let victim = owners.remove(0);
+    let (name, other) = (OwnerRef::Id(victim.id), owners.iter().find(|owner| owner.worker == victim.worker).unwrap());
+    let other = OwnerRef::Id(other.id);
+    let (release, held) = channel::<()>();
+    let (begun, running) = channel();
+    engine.hold_bucket_lock(1 - victim.worker, "m", victim.storage_serial.unwrap(), {
+        let begun = begun.clone();
+        move || {
+            begun.send(()).unwrap();
+            let _ = held.recv_timeout(PATIENCE);
+        }
+    });
+    running.recv_timeout(PATIENCE).unwrap();
+    let (go, gone) = channel::<()>();
+    engine.stall_worker(victim.worker, move || {
+        begun.send(()).unwrap();
+        let _ = gone.recv_timeout(PATIENCE);
+    });
+    running.recv_timeout(PATIENCE).unwrap();
+
+    // Both are in the mailbox, and so in one batch.
+    let mut first = Box::pin(set(&engine, "m", &other, 2));
+    let mut next = Box::pin(engine.delete("m", &name, Conditions::default()));
+    let instant = Duration::from_millis(1);
+    assert!(timeout(instant, &mut first).await.is_err() && timeout(instant, &mut next).await.is_err());
+    go.send(()).unwrap();
+    first.await.unwrap();
+    assert!(timeout(instant, &mut next).await.is_err(), "it waits for its lock still");
+    release.send(()).unwrap();
+    next.await.unwrap();
 }
 
 #[tokio::test]

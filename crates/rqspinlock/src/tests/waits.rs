@@ -31,6 +31,31 @@ fn a_deadline_ends_one_wait_only() {
     });
 }
 
+/// Once before it joins a queue, and not where it gets the lock without.
+#[test]
+fn what_a_cpu_does_before_it_waits() {
+    static LOCK: RqSpinLock<u64> = RqSpinLock::new(0);
+    static FREE: RqSpinLock<u64> = RqSpinLock::new(0);
+    watchdog("what_a_cpu_does_before_it_waits", || {
+        let time = time();
+        let cpu = cpu_by(&time);
+        let held = LOCK.lock(&cpu).unwrap();
+        let (say, said) = mpsc::channel();
+        let clock = Arc::clone(&time);
+        let waiter = std::thread::spawn(move || {
+            let before_waiting = move || say.send("it is going to wait").unwrap();
+            let cpu = Cpu::builder().clock(clock).before_waiting(before_waiting).register().unwrap();
+            pass(&FREE, &cpu).and_then(|()| pass(&LOCK, &cpu))
+        });
+        assert_eq!(said.recv(), Ok("it is going to wait"));
+        assert!(!waiter.is_finished());
+        drop(held);
+        assert_eq!(waiter.join().unwrap(), Ok(()));
+        assert!(said.recv().is_err(), "once");
+        assert_at_rest(LOCK.raw());
+    });
+}
+
 /// In the queue nobody looks at the time: the deadline is noticed on becoming head.
 #[test]
 fn a_queued_waiter_notices_its_deadline_as_head() {

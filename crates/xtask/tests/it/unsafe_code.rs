@@ -5,6 +5,7 @@ use crate::{assert_none, repository};
 /// The crates that may use `unsafe`, and what for.
 const MAY: &[(&str, &str)] = &[
     ("rqspinlock", "the lock's data behind a guard; queue nodes that other threads link to"),
+    ("cpu-executor", "a job's answer, which one thread writes and another takes"),
     ("local-storage", "elements and indexes that readers reach without a lock, under an epoch"),
     ("owners", "system calls that rustix does not wrap"),
     ("kernel-maps", "bpf(2), which takes addresses"),

@@ -1,5 +1,6 @@
 //! The queue alone, step by step on one thread.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -135,6 +136,26 @@ fn a_closed_mailbox_answers_what_is_in_it_and_refuses_the_rest() {
     }
     assert_eq!(put(&inlet, 3).err(), Some(Refused::Stopped));
     assert_eq!(inlet.queued(), 0);
+}
+
+#[test]
+fn the_end_of_the_last_inlet_ends_a_sleep() {
+    let (inlet, mut outlet) = mailbox::<u32, ()>(2);
+    let bell = Arc::clone(&outlet.bell);
+    let worker = thread::spawn(move || {
+        outlet.belongs_here();
+        while outlet.wait(None).is_ok() {}
+    });
+    let limit = Instant::now() + LONG;
+    while !bell.is_asleep() {
+        assert!(Instant::now() < limit);
+        thread::yield_now();
+    }
+    drop(inlet);
+    while !worker.is_finished() {
+        assert!(Instant::now() < limit, "it sleeps on");
+        thread::yield_now();
+    }
 }
 
 #[test]

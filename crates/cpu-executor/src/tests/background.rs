@@ -20,6 +20,22 @@ fn start_with(
     Executor::start(config, make).expect("the worker starts")
 }
 
+/// What is answered in the background is delivered before the worker sleeps.
+#[test]
+fn an_answer_from_the_background_wakes_its_caller() {
+    let (executor, _workers) = start_with(config(1), |kept| {
+        kept.drain(..).for_each(|responder| responder.send(5));
+        Background::Idle
+    });
+    let stall = super::Stall::begin(&executor, 0, None);
+    let keep = op(|desk, job| desk.kept.push(job.responder));
+    let mut ticket = task::spawn(executor.submit(0, keep, None).expect("there is room"));
+    assert!(ticket.poll().is_pending(), "it waits before there is an answer");
+    stall.end();
+    wait_until("its caller is woken", || ticket.is_woken());
+    assert_eq!(answer(&mut ticket), Ok(5));
+}
+
 #[test]
 fn background_work_comes_after_each_batch() {
     let trace = Arc::new(Mutex::new(Vec::new()));

@@ -95,6 +95,8 @@ fn two_who_cancel() {
             assert_eq!(block_on(poll_fn(|cx| pending.poll(cx))), Err(Refused::DeadlinePassed));
         }
         worker.join().expect("the worker ends");
+        let mut again = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(pending.poll(&mut again).is_pending(), "there is one answer at most");
         usize::from(by_caller)
     });
 }

@@ -36,7 +36,6 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fmt, net::SocketAddr};
 
@@ -58,9 +57,6 @@ pub const MAX_STREAMS: u32 = 256;
 pub const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// Resets of streams that are not yet accepted, after which the connection is closed (a flood of resets).
 pub const MAX_PENDING_RESETS: usize = 64;
-
-/// So many connections that their memory is worth the time that it takes to give it back: some megabytes.
-const CROWD: usize = 128;
 
 /// How long accepting pauses after it failed for want of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -136,8 +132,6 @@ struct Shared {
     most: usize,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
-    /// The most connections at a time since memory was given back.
-    peak: AtomicUsize,
     /// Cancelled: no new connections, GOAWAY on those that are there.
     leave: CancellationToken,
     /// Cancelled: whoever is left is cut.
@@ -152,7 +146,6 @@ impl Connections {
             most,
             room: Arc::new(Semaphore::new(most)),
             tasks: TaskTracker::new(),
-            peak: AtomicUsize::new(0),
             leave: CancellationToken::new(),
             cut: CancellationToken::new(),
             config,
@@ -214,8 +207,6 @@ impl Connections {
                 continue;
             };
             refusing = false;
-            // Relaxed, here and below: a number that nothing else hangs on.
-            self.0.peak.fetch_max(self.open(), Ordering::Relaxed);
             let (this, handler, seat) = (self.clone(), handler.clone(), threads.seat());
             let runtime = seat.runtime().clone();
             let living = async move {
@@ -225,21 +216,8 @@ impl Connections {
                     Err(error) => tracing::warn!(%error, "cannot watch a connection: closing it"),
                 }
                 drop((permit, seat));
-                this.give_back_memory();
             };
             self.0.tasks.spawn_on(living, &runtime);
-        }
-    }
-
-    /// When half of a crowd has gone, so does their memory, and so on with the half that is left.
-    fn give_back_memory(&self) {
-        let (open, peak) = (self.open(), self.0.peak.load(Ordering::Relaxed));
-        if peak < CROWD || open > peak / 2 {
-            return;
-        }
-        // Who sets it does it.
-        if self.0.peak.compare_exchange(peak, open, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tokio::task::spawn_blocking(engine::owners::give_back_memory);
         }
     }
 }

@@ -44,7 +44,8 @@ pub fn in_initial_cgroup_namespace() -> io::Result<bool> {
 
 /// Gives free memory back to the system, of all threads. glibc does so by itself only at the end of each of its heaps, and
 /// keeps for good what lies below anything that is still in use. It takes milliseconds, in which threads that allocate may
-/// wait: for when much has become free at once, and on a thread of its own. Other C libraries do it by themselves.
+/// wait: for when much has become free at once, and on a thread of its own. Other allocators, holdfastd's among them, do it by
+/// themselves; this is for measuring.
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) may be called by any thread at any time; it touches no memory that is allocated.

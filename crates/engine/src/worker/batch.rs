@@ -1,11 +1,12 @@
-//! One worker's share of a batch: items that run one after the other, each an operation of its own.
+//! Jobs of many operations that run one after the other, each for itself: one worker's share of a batch, and what came at once by a
+//! pipeline.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Done, OwnerHandle, Reply, Worker};
+use super::{Done, Op, OwnerHandle, Reply, Worker};
 use crate::error::Error;
 use crate::maps::Map;
 use crate::types::{Credentials, UpdateMode, Version};
@@ -54,11 +55,7 @@ impl Worker {
     pub(super) fn share(&self, share: &Share, caller: Option<Credentials>, deadline: Option<Instant>) -> Reply {
         let mut done = Shared { versions: Vec::with_capacity(share.items.len()), ..Shared::default() };
         for (place, item) in share.items.iter().enumerate() {
-            let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            // Each has its own table and budget of programs, as a call has.
-            self.runner.begin(caller);
-            let result = if late { Err(Error::DeadlinePassed) } else { self.item(share, item, &mut done.values) };
-            self.runner.end();
+            let result = self.in_time(caller, deadline, || self.item(share, item, &mut done.values));
             let version = result.unwrap_or_else(|error| {
                 done.failed.push((place, error));
                 0
@@ -69,6 +66,28 @@ impl Worker {
             }
         }
         Ok(Done::Shared(done))
+    }
+
+    /// As [`Worker::share`], of operations that may be anything.
+    pub(super) fn each(&self, ops: Vec<Op>, caller: Option<Credentials>, deadline: Option<Instant>) -> Reply {
+        let each = ops.into_iter().map(|op| self.in_time(caller, deadline, || self.operate(op)));
+        Ok(Done::Each(each.collect()))
+    }
+
+    /// Each has its own table and budget of programs, as a call has.
+    fn in_time<T>(
+        &self,
+        caller: Option<Credentials>,
+        deadline: Option<Instant>,
+        body: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Error::DeadlinePassed);
+        }
+        self.runner.begin(caller);
+        let result = body();
+        self.runner.end();
+        result
     }
 
     /// The version that it was about.

@@ -1,6 +1,7 @@
 //! What runs on a pinned thread: the operations, the steps of map frees, and the tidying up in between.
 
 mod batch;
+mod each;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,6 +16,7 @@ use owners::{Owner, Registry};
 use rqspinlock::{CpuId, EventsHandle};
 
 pub(crate) use self::batch::{Item, Share, Shared as BatchShared, What};
+pub(crate) use self::each::{Each, EachDone};
 use crate::error::Error;
 use crate::maps::{Map, Maps};
 use crate::program::{Programs, Runner};
@@ -96,7 +98,7 @@ pub(crate) enum Op {
     /// Many of one map at once.
     Share(Box<Share>),
     /// Operations on values, each for itself, in this order.
-    Each(Vec<Op>),
+    Each(Box<Each>),
     Free {
         map: Arc<Map>,
     },
@@ -130,8 +132,7 @@ pub(crate) enum Done {
     /// A value, or none.
     Read(Option<Value>),
     Shared(BatchShared),
-    /// In the order of the operations.
-    Each(Vec<Reply>),
+    Each(EachDone),
     Freed(u64),
     Nothing,
 }
@@ -337,7 +338,7 @@ impl cpu_executor::Worker for Worker {
                 return self.begin_free(map, responder);
             }
             Op::Share(share) => self.share(&share, caller, deadline),
-            Op::Each(ops) => self.each(ops, caller, deadline),
+            Op::Each(each) => self.each(&each, caller, deadline),
             op => {
                 self.runner.begin(caller);
                 let reply = self.operate(op);

@@ -20,11 +20,11 @@ use cpu_executor::{Refused, Ticket};
 use foldhash::fast::RandomState;
 use owners::{OwnerError, OwnerId, OwnerRef};
 
-use super::{Engine, check_kind, check_value, got, mixed_up, read, ref_kind, written};
+use super::{Engine, check_kind, check_value, got, mixed_up, read, ref_kind};
 use crate::error::Error;
 use crate::maps::Map;
-use crate::types::{Call, Guard, MapId, Operation, Outcome, UpdateMode, Version};
-use crate::worker::{Done, Op, OwnerHandle, Reply, Request};
+use crate::types::{Call, Got, Guard, MapId, Operation, Outcome, UpdateMode, Version, Written};
+use crate::worker::{Done, Each, EachDone, Op, OwnerHandle, Reply, Request};
 
 /// Operations of one job: so long do others wait for the worker.
 const JOB: usize = 64;
@@ -45,13 +45,12 @@ pub struct Pipeline<T> {
     /// Whose values may change by what is in the lanes, and how many times.
     writes: HashMap<OwnerId, usize, RandomState>,
     /// What a worker has answered.
-    answered: Option<(IntoIter<Place<T>>, IntoIter<Reply>)>,
+    answered: Option<Answers<T>>,
     refused: VecDeque<(T, Error)>,
 }
 
-/// What it asks of a map.
+/// What is asked of a map.
 struct Asked {
-    map: Arc<Map>,
     owner: OwnerRef,
     operation: Operation,
     expected: Option<Version>,
@@ -60,13 +59,14 @@ struct Asked {
 /// An operation whose owner has to be registered first, or asked for its cgroup.
 struct Finding<T> {
     tag: T,
+    map: Arc<Map>,
     asked: Asked,
     found: Pin<Box<dyn Future<Output = Result<OwnerHandle, Error>> + Send>>,
 }
 
 /// The way to a worker.
 struct Lane<T> {
-    ops: Vec<Op>,
+    ops: Each,
     places: Vec<Place<T>>,
     /// It answers them one after the other.
     jobs: VecDeque<Job<T>>,
@@ -75,6 +75,13 @@ struct Lane<T> {
 struct Job<T> {
     answer: Ticket<Reply>,
     places: Vec<Place<T>>,
+}
+
+/// A job's answers, as far as they were not given.
+struct Answers<T> {
+    places: IntoIter<Place<T>>,
+    versions: IntoIter<Version>,
+    others: IntoIter<Reply>,
 }
 
 /// An operation that a worker has.
@@ -103,7 +110,7 @@ enum Came {
 impl Engine {
     /// A pipeline, with nothing in it. The call's deadline is that of all its operations.
     pub fn pipeline<T>(&self, call: Call) -> Pipeline<T> {
-        let lane = |_| Lane { ops: Vec::new(), places: Vec::new(), jobs: VecDeque::new() };
+        let lane = |_| Lane { ops: Each::default(), places: Vec::new(), jobs: VecDeque::new() };
         Pipeline {
             engine: self.clone(),
             call,
@@ -138,38 +145,45 @@ impl<T> Pipeline<T> {
     ) -> Option<(T, Result<Outcome, Error>)> {
         assert!(self.finding.is_none(), "the one before has no place yet");
         let (expected, expected_map) = expected;
-        let asked = match self.open(map, expected_map) {
-            Ok(map) => Asked { map, owner, operation, expected },
+        let map = match self.open(map, expected_map) {
+            Ok(map) => map,
             Err(error) => return Some((tag, Err(error))),
         };
-        match self.come(&asked) {
-            Ok(Came::Done(outcome)) => return Some((tag, Ok(outcome))),
-            Err(error) => return Some((tag, Err(error))),
-            Ok(Came::Found(owner)) => self.gather(tag, asked, owner),
+        let asked = Asked { owner, operation, expected };
+        let done = match self.come(&map, &asked) {
+            Ok(Came::Done(outcome)) => Some((tag, Ok(outcome))),
+            Err(error) => Some((tag, Err(error))),
+            Ok(Came::Found(owner)) => {
+                self.gather(tag, &map, asked, owner);
+                None
+            }
             Ok(Came::Later(found)) => {
-                let (engine, map, name) = (self.engine.clone(), Arc::clone(&asked.map), asked.owner.clone());
+                let (engine, map, name) = (self.engine.clone(), Arc::clone(&map), asked.owner.clone());
+                let of = Arc::clone(&map);
                 let found = Box::pin(async move {
                     let owner = match found {
                         Some(owner) => owner,
-                        None => engine.find_or_register(&map, &name).await?,
+                        None => engine.find_or_register(&of, &name).await?,
                     };
-                    engine.learn_cgroup(&map, &owner).await;
+                    engine.learn_cgroup(&of, &owner).await;
                     Ok(owner)
                 });
-                self.finding = Some(Finding { tag, asked, found });
+                self.finding = Some(Finding { tag, map, asked, found });
+                None
             }
-        }
-        self.in_flight += 1;
-        None
+        };
+        self.map = Some(map);
+        self.in_flight += usize::from(done.is_none());
+        done
     }
 
     /// Whether the next one may begin: the one before has its place.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(finding) = &mut self.finding else { return Poll::Ready(()) };
         let found = ready!(finding.found.as_mut().poll(cx));
-        let Finding { tag, asked, .. } = self.finding.take().expect("seen above");
+        let Finding { tag, map, asked, .. } = self.finding.take().expect("seen above");
         match found {
-            Ok(owner) => self.gather(tag, asked, owner),
+            Ok(owner) => self.gather(tag, &map, asked, owner),
             Err(error) => self.refused.push_back((tag, error)),
         }
         Poll::Ready(())
@@ -180,7 +194,7 @@ impl<T> Pipeline<T> {
         self.map = None;
         let mut any = false;
         for worker in 0..self.lanes.len() {
-            if !self.lanes[worker].ops.is_empty() {
+            if !self.lanes[worker].places.is_empty() {
                 self.hand_over(worker);
                 any = true;
             }
@@ -197,11 +211,11 @@ impl<T> Pipeline<T> {
 
     fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<(T, Result<Outcome, Error>)> {
         loop {
-            if let Some((places, replies)) = &mut self.answered {
-                match places.next().zip(replies.next()) {
+            if let Some(answers) = &mut self.answered {
+                match answers.next() {
                     Some((place, reply)) => {
                         place.leave(&mut self.writes);
-                        return Poll::Ready((place.tag, place.then.outcome(reply)));
+                        return Poll::Ready((place.tag, place.then.outcome(place.owner, reply)));
                     }
                     None => self.answered = None,
                 }
@@ -217,33 +231,33 @@ impl<T> Pipeline<T> {
                 return Poll::Pending;
             };
             match reply.map_err(|refused| self.engine.refused(worker, refused)).flatten() {
-                Ok(Done::Each(replies)) => self.answered = Some((places.into_iter(), replies.into_iter())),
+                Ok(Done::Each(EachDone { versions, others })) => {
+                    let (places, versions, others) = (places.into_iter(), versions.into_iter(), others.into_iter());
+                    self.answered = Some(Answers { places, versions, others });
+                }
                 Ok(other) => self.refuse(places, &mixed_up(&other)),
                 Err(error) => self.refuse(places, &error),
             }
         }
     }
 
-    /// The map of this name. Many operations, one after the other, are on the same.
+    /// The map of this name. Many operations, one after the other, are on the same: it is taken from where it was left, so that nobody
+    /// has to count its references, which all threads would do.
     fn open(&mut self, name: &str, expected: Option<MapId>) -> Result<Arc<Map>, Error> {
-        match &self.map {
+        match self.map.take() {
             // As long as nobody frees it the name is its own.
             Some(map)
                 if map.spec.name == name
                     && !map.core.is_freeing()
                     && expected.is_none_or(|expected| expected == map.id()) =>
             {
-                Ok(Arc::clone(map))
-            }
-            _ => {
-                let map = self.engine.0.shared.maps.open(name, expected)?;
-                self.map = Some(Arc::clone(&map));
                 Ok(map)
             }
+            _ => self.engine.0.shared.maps.open(name, expected),
         }
     }
 
-    fn come(&self, Asked { map, owner: name, operation, expected }: &Asked) -> Result<Came, Error> {
+    fn come(&self, map: &Map, Asked { owner: name, operation, expected }: &Asked) -> Result<Came, Error> {
         let engine = &self.engine;
         let (reads, creates) = match operation {
             Operation::Get => (true, false),
@@ -264,7 +278,7 @@ impl<T> Pipeline<T> {
             && let Some(value) = map.core.lookup_by_id(owner.0)
         {
             let (value, version) = (value.bytes, value.version);
-            return Ok(Came::Done(crate::types::Got { value, version, created: false, owner: *owner }.into()));
+            return Ok(Came::Done(Got { value, version, created: false, owner: *owner }.into()));
         }
         let found = match engine.owners().find(name) {
             Ok(found) => found,
@@ -285,26 +299,22 @@ impl<T> Pipeline<T> {
         Ok(if map.hooks_cgroups() { Came::Later(Some(found)) } else { Came::Found(found) })
     }
 
-    fn gather(&mut self, tag: T, asked: Asked, owner: OwnerHandle) {
-        let Asked { map, owner: name, operation, expected } = asked;
+    fn gather(&mut self, tag: T, map: &Arc<Map>, asked: Asked, owner: OwnerHandle) {
+        let Asked { owner: name, operation, expected } = asked;
         let id = owner.id();
-        let (op, then) = match operation {
-            Operation::Get => {
-                let then = Then::Read(Box::new((Arc::clone(&map), name, Arc::clone(&owner))));
-                (Op::Get { map, owner }, then)
-            }
-            Operation::GetOrCreate { initial } => (Op::GetOrCreate { map, owner, initial }, Then::Got),
-            Operation::Update { value, mode } => (Op::Update { map, owner, value, mode, expected }, Then::Written),
-            Operation::Delete => (Op::Delete { map, owner, expected }, Then::Written),
+        let then = match operation {
+            Operation::Get => Then::Read(Box::new((Arc::clone(map), name, Arc::clone(&owner)))),
+            Operation::GetOrCreate { .. } => Then::Got,
+            Operation::Update { .. } | Operation::Delete => Then::Written,
         };
         if then.writes() {
             *self.writes.entry(id).or_default() += 1;
         }
         let worker = self.engine.worker_of(id.0);
         let lane = &mut self.lanes[worker];
-        lane.ops.push(op);
+        lane.ops.push(map, owner, operation, expected);
         lane.places.push(Place { tag, owner: id, then });
-        if lane.ops.len() >= JOB {
+        if lane.places.len() >= JOB {
             self.hand_over(worker);
         }
     }
@@ -314,8 +324,8 @@ impl<T> Pipeline<T> {
         let executor = &self.engine.0.executor;
         let lane = &mut self.lanes[worker];
         // They get what they need: the next ones are as many.
-        let room = lane.ops.len();
-        let mut ops = std::mem::replace(&mut lane.ops, Vec::with_capacity(room));
+        let room = lane.places.len();
+        let mut ops = std::mem::replace(&mut lane.ops, Each::with_capacity(room));
         let mut places = std::mem::replace(&mut lane.places, Vec::with_capacity(room));
         let room = executor.room(worker).min(room);
         ops.truncate(room);
@@ -323,7 +333,7 @@ impl<T> Pipeline<T> {
         let mut full = Refused::Overloaded;
         if room > 0 {
             let Call { deadline, caller } = self.call;
-            match executor.submit_many(worker, Request { op: Op::Each(ops), caller }, room, deadline) {
+            match executor.submit_many(worker, Request { op: Op::Each(Box::new(ops)), caller }, room, deadline) {
                 Ok(answer) => lane.jobs.push_back(Job { answer, places }),
                 Err(refused) => {
                     full = refused.clone();
@@ -369,7 +379,11 @@ impl Then {
         !matches!(self, Then::Read(_))
     }
 
-    fn outcome(self, reply: Reply) -> Result<Outcome, Error> {
+    fn outcome(self, owner: OwnerId, reply: Result<Version, Reply>) -> Result<Outcome, Error> {
+        let reply = match reply {
+            Ok(version) => return Ok(Written { version, owner }.into()),
+            Err(reply) => reply,
+        };
         match self {
             Then::Read(asked) => {
                 let (map, name, owner) = *asked;
@@ -379,7 +393,17 @@ impl Then {
                 }
             }
             Then::Got => Ok(got(reply)?.into()),
-            Then::Written => Ok(written(reply)?.into()),
+            Then::Written => Err(reply.map_or_else(|error| error, |other| mixed_up(&other))),
+        }
+    }
+}
+
+impl<T> Answers<T> {
+    /// The version that was written, or what else there is to say.
+    fn next(&mut self) -> Option<(Place<T>, Result<Version, Reply>)> {
+        match (self.places.next()?, self.versions.next()?) {
+            (place, 0) => Some((place, Err(self.others.next()?))),
+            (place, version) => Some((place, Ok(version))),
         }
     }
 }

@@ -1,12 +1,11 @@
-//! Jobs of many operations that run one after the other, each for itself: one worker's share of a batch, and what came at once by a
-//! pipeline.
+//! One worker's share of a batch: items that run one after the other, each an operation of its own.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Done, Op, OwnerHandle, Reply, Worker};
+use super::{Done, OwnerHandle, Reply, Worker};
 use crate::error::Error;
 use crate::maps::Map;
 use crate::types::{Credentials, UpdateMode, Version};
@@ -68,14 +67,8 @@ impl Worker {
         Ok(Done::Shared(done))
     }
 
-    /// As [`Worker::share`], of operations that may be anything.
-    pub(super) fn each(&self, ops: Vec<Op>, caller: Option<Credentials>, deadline: Option<Instant>) -> Reply {
-        let each = ops.into_iter().map(|op| self.in_time(caller, deadline, || self.operate(op)));
-        Ok(Done::Each(each.collect()))
-    }
-
     /// Each has its own table and budget of programs, as a call has.
-    fn in_time<T>(
+    pub(super) fn in_time<T>(
         &self,
         caller: Option<Credentials>,
         deadline: Option<Instant>,

@@ -9,7 +9,7 @@
 //! Most of what an operation costs is the way to the worker and back. So what was begun before a [`Pipeline::submit`] goes there as one
 //! job for each worker, which answers all of it at once. It counts in the mailbox as what it is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +17,6 @@ use std::task::{Context, Poll, ready};
 use std::vec::IntoIter;
 
 use cpu_executor::{Refused, Ticket};
-use foldhash::fast::RandomState;
 use owners::{OwnerError, OwnerId, OwnerRef};
 
 use super::{Engine, check_kind, check_value, got, mixed_up, read, ref_kind};
@@ -42,8 +41,7 @@ pub struct Pipeline<T> {
     finding: Option<Finding<T>>,
     /// One a worker.
     lanes: Vec<Lane<T>>,
-    /// Whose values may change by what is in the lanes, and how many times.
-    writes: HashMap<OwnerId, usize, RandomState>,
+    writes: Writes,
     /// What a worker has answered.
     answered: Option<Answers<T>>,
     refused: VecDeque<(T, Error)>,
@@ -118,7 +116,7 @@ impl Engine {
             map: None,
             finding: None,
             lanes: (0..self.0.executor.workers().len()).map(lane).collect(),
-            writes: HashMap::default(),
+            writes: Writes::default(),
             answered: None,
             refused: VecDeque::new(),
         }
@@ -308,7 +306,7 @@ impl<T> Pipeline<T> {
             Operation::Update { .. } | Operation::Delete => Then::Written,
         };
         if then.writes() {
-            *self.writes.entry(id).or_default() += 1;
+            self.writes.add(id);
         }
         let worker = self.engine.worker_of(id.0);
         let lane = &mut self.lanes[worker];
@@ -355,21 +353,52 @@ impl<T> Pipeline<T> {
         }
     }
 
+    /// Whether one of ours that has no answer yet may change its value.
     fn may_change(&self, owner: OwnerId) -> bool {
-        !self.writes.is_empty() && self.writes.contains_key(&owner)
+        if !self.writes.may_have(owner) {
+            return false;
+        }
+        let lane = &self.lanes[self.engine.worker_of(owner.0)];
+        let answered = self.answered.as_ref().map(|answers| answers.places.as_slice()).unwrap_or_default();
+        let queued = lane.jobs.iter().flat_map(|job| &job.places);
+        queued.chain(&lane.places).chain(answered).any(|place| place.then.writes() && place.owner == owner)
+    }
+}
+
+/// How many writes there are in the lanes, by the low bits of their owners. Reads ask whether there is one to their owner; whoever
+/// only writes does not have to pay for a table of them.
+struct Writes(Box<[u32; 256]>);
+
+impl Default for Writes {
+    fn default() -> Writes {
+        Writes(Box::new([0; 256]))
+    }
+}
+
+impl Writes {
+    fn of(&mut self, owner: OwnerId) -> &mut u32 {
+        &mut self.0[owner.0 as usize % 256]
+    }
+
+    fn add(&mut self, owner: OwnerId) {
+        *self.of(owner) += 1;
+    }
+
+    fn remove(&mut self, owner: OwnerId) {
+        *self.of(owner) -= 1;
+    }
+
+    /// False is certain.
+    fn may_have(&self, owner: OwnerId) -> bool {
+        self.0[owner.0 as usize % 256] > 0
     }
 }
 
 impl<T> Place<T> {
     /// It has an answer: a read that comes later sees what was written.
-    fn leave(&self, writes: &mut HashMap<OwnerId, usize, RandomState>) {
-        if self.then.writes()
-            && let Some(count) = writes.get_mut(&self.owner)
-        {
-            *count -= 1;
-            if *count == 0 {
-                writes.remove(&self.owner);
-            }
+    fn leave(&self, writes: &mut Writes) {
+        if self.then.writes() {
+            writes.remove(self.owner);
         }
     }
 }

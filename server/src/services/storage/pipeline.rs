@@ -58,8 +58,6 @@ pub struct Conversation {
     pipeline: Pipeline<(u64, Of)>,
     /// Answers that have not gone out.
     answers: BytesMut,
-    /// Those that are there have let others go before.
-    has_waited: bool,
     /// How it ends when everything is answered; none while it is read from.
     end: Option<Result<(), Status>>,
     is_over: bool,
@@ -87,7 +85,6 @@ impl Conversation {
             until,
             incoming: Messages::new(incoming, limit),
             answers: BytesMut::with_capacity(ROOM),
-            has_waited: false,
             end: None,
             is_over: false,
             deadline: until.map(|until| Box::pin(sleep_until(until.into()))),
@@ -194,15 +191,7 @@ impl Body for Conversation {
                 break;
             }
         }
-        // Where several workers have a part of what came at once, their answers come almost at once as well: to go behind what else
-        // this thread has to do, once, costs less than a frame of each one's, for us and for the client.
-        if !this.answers.is_empty() && this.pipeline.in_flight() > 0 && !this.is_full() && !this.has_waited {
-            this.has_waited = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         if !this.answers.is_empty() {
-            this.has_waited = false;
             return Poll::Ready(Some(Ok(Frame::data(this.answers.split().freeze()))));
         }
         match this.end.take() {

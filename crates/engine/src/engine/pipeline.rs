@@ -334,7 +334,7 @@ impl<T> Pipeline<T> {
             match executor.submit_many(worker, Request { op: Op::Each(Box::new(ops)), caller }, room, deadline) {
                 Ok(answer) => lane.jobs.push_back(Job { answer, places }),
                 Err(refused) => {
-                    full = refused.clone();
+                    full = refused;
                     let error = self.engine.refused(worker, refused);
                     self.refuse(places, &error);
                 }

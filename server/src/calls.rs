@@ -139,10 +139,17 @@ impl<D: Direct> Shared<D> {
         began: Instant,
     ) -> Response<Answer> {
         let path = request.uri().path();
+        let is_plain = request.headers().get(ENCODING).is_none_or(|encoding| encoding == "identity");
         if is_stream(path) {
-            return self.route(caller, deadline, request.map(Body::new)).await;
+            let (head, body) = request.into_parts();
+            let begun =
+                if is_plain { self.direct.converse(head.uri.path(), body, caller, deadline) } else { Err(body) };
+            return match begun {
+                Ok(answers) => Answer::stream(answers),
+                Err(body) => self.route(caller, deadline, Request::from_parts(head, Body::new(body))).await,
+            };
         }
-        let method = if request.headers().contains_key(ENCODING) { None } else { D::method(path) };
+        let method = if is_plain { D::method(path) } else { None };
         let (head, body) = request.into_parts();
         let body = self.arriving(body, deadline, began);
         let Some(method) = method else {

@@ -106,6 +106,27 @@ impl<Op: Send + 'static, Reply: Send + 'static> Executor<Op, Reply> {
         Ok(Ticket::new(pending, deadline))
     }
 
+    /// Queues a job that is many: it counts as so many, with one answer for all of them. As [`Executor::submit`], but `Overloaded` also
+    /// if there is room for some of them only: ask [`Executor::room`] before.
+    pub fn submit_many(
+        &self,
+        worker: usize,
+        op: Op,
+        count: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Ticket<Reply>, Refused> {
+        let inlet = self.inlet(worker)?;
+        let now = in_time(deadline)?;
+        let (queued, pending) = slot();
+        inlet.put(Envelope::new(op, Some(queued), deadline, now).counted(count))?;
+        Ok(Ticket::new(pending, deadline))
+    }
+
+    /// For how many more jobs there is room in a worker's mailbox just now.
+    pub fn room(&self, worker: usize) -> usize {
+        self.shared.inlets.get(worker).map_or(0, |inlet| inlet.room())
+    }
+
     /// Queues a job whose answer nobody waits for. For plain threads, not for tokio tasks: it waits for room, 100 ms at most.
     ///
     /// Refused: `Overloaded`, `Stopped`. The job may still go down with a worker that stops.

@@ -103,7 +103,7 @@ impl WorkerInfo {
         !self.meters.ended()
     }
 
-    /// Jobs in its mailbox now.
+    /// Jobs in its mailbox now, those that are many as what they are.
     pub fn queued(&self) -> usize {
         self.door.queued()
     }

@@ -76,6 +76,8 @@ pub(crate) struct Envelope<Op, Reply> {
     queued: Option<Queued<Reply>>,
     deadline: Option<Instant>,
     enqueued_at: Instant,
+    /// As how many jobs it counts.
+    pub(crate) count: usize,
     span: Span,
 }
 
@@ -84,12 +86,17 @@ impl<Op, Reply> Envelope<Op, Reply> {
         // One load where nothing is traced, and a look at the thread's subscriber where something is.
         let traced = LevelFilter::current() != LevelFilter::OFF;
         let span = if traced { Span::current() } else { Span::none() };
-        Envelope { op, queued, deadline, enqueued_at, span }
+        Envelope { op, queued, deadline, enqueued_at, count: 1, span }
+    }
+
+    /// The same, counted as so many.
+    pub(crate) fn counted(self, count: usize) -> Self {
+        Envelope { count, ..self }
     }
 
     /// The worker's turn: the job, unless it was cancelled or its deadline has passed.
     pub(crate) fn open(self, meters: &Arc<Meters>) -> Option<Job<Op, Reply>> {
-        let Envelope { op, queued, deadline, enqueued_at, span } = self;
+        let Envelope { op, queued, deadline, enqueued_at, span, .. } = self;
         let to = match queued {
             Some(queued) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
                 queued.expire();

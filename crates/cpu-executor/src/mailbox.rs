@@ -6,8 +6,11 @@
 //! The worker closes it at its end: the jobs in the queue are dropped, which their tickets understand, and the inlets
 //! refuse from then on. The channel alone would keep what is queued until its last sender is gone, so that tickets would
 //! wait for a worker that is not there any more; the [`Gate`] sees to it that no job is left behind.
+//!
+//! The bound is one of jobs, and there are some that count as many: what they count beyond one each is kept beside the ring.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError, bounded};
@@ -20,10 +23,15 @@ use crate::wakes;
 
 pub(crate) fn mailbox<Op, Reply>(capacity: usize) -> (Inlet<Op, Reply>, Outlet<Op, Reply>) {
     let (sender, receiver) = bounded(capacity);
-    let (gate, bell) = (Arc::new(Gate::open()), Arc::new(Bell::new()));
-    let inlet =
-        Inlet { sender, gate: Arc::clone(&gate), leftover: receiver.clone(), bell: Bellpull(Arc::clone(&bell)) };
-    (inlet, Outlet { receiver, gate, bell, held: None })
+    let (gate, bell, beyond) = (Arc::new(Gate::open()), Arc::new(Bell::new()), Arc::new(Beyond::default()));
+    let inlet = Inlet {
+        sender,
+        gate: Arc::clone(&gate),
+        leftover: receiver.clone(),
+        beyond: Arc::clone(&beyond),
+        bell: Bellpull(Arc::clone(&bell)),
+    };
+    (inlet, Outlet { receiver, gate, bell, beyond, held: None })
 }
 
 pub(crate) struct Inlet<Op, Reply> {
@@ -31,8 +39,32 @@ pub(crate) struct Inlet<Op, Reply> {
     gate: Arc<Gate>,
     /// The other end of the queue, for emptying it once the gate is closed.
     leftover: Receiver<Envelope<Op, Reply>>,
+    beyond: Arc<Beyond>,
     // The last of the fields, so that it is dropped behind the sender.
     bell: Bellpull,
+}
+
+/// What the jobs in a queue count beyond one each.
+#[derive(Default)]
+struct Beyond(AtomicUsize);
+
+// Relaxed, all of it: it bounds a queue, and is nobody's proof of what is in there.
+impl Beyond {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn come(&self, count: usize) {
+        if count > 1 {
+            self.0.fetch_add(count - 1, Ordering::Relaxed);
+        }
+    }
+
+    fn gone(&self, count: usize) {
+        if count > 1 {
+            self.0.fetch_sub(count - 1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Rings at its end as well: the worker notices that there is no inlet any more.
@@ -48,12 +80,26 @@ impl<Op, Reply> Inlet<Op, Reply> {
     /// Never blocks.
     pub(crate) fn put(&self, envelope: Envelope<Op, Reply>) -> Result<(), Refused> {
         self.check_open()?;
-        self.sender.try_send(envelope).map_err(|error| match error {
-            TrySendError::Full(_) => Refused::Overloaded,
-            TrySendError::Disconnected(_) => Refused::Stopped,
+        let count = envelope.count;
+        // Where all count one the ring tells by itself.
+        if (count > 1 || self.beyond.get() > 0) && self.room() < count {
+            return Err(Refused::Overloaded);
+        }
+        // Before the worker can take it.
+        self.beyond.come(count);
+        self.sender.try_send(envelope).map_err(|error| {
+            self.beyond.gone(count);
+            match error {
+                TrySendError::Full(_) => Refused::Overloaded,
+                TrySendError::Disconnected(_) => Refused::Stopped,
+            }
         })?;
         self.see_to_it();
         Ok(())
+    }
+
+    fn queued(&self) -> usize {
+        self.sender.len() + self.beyond.get()
     }
 
     /// Blocks while there is no room, until `limit`.
@@ -65,6 +111,11 @@ impl<Op, Reply> Inlet<Op, Reply> {
         })?;
         self.see_to_it();
         Ok(())
+    }
+
+    /// For how many more jobs there is room. Two that come at the same moment may both find the same.
+    pub(crate) fn room(&self) -> usize {
+        self.sender.capacity().unwrap_or_default().saturating_sub(self.queued())
     }
 
     fn check_open(&self) -> Result<(), Refused> {
@@ -89,7 +140,7 @@ pub(crate) trait Door: Send + Sync {
 
 impl<Op: Send, Reply: Send> Door for Inlet<Op, Reply> {
     fn queued(&self) -> usize {
-        self.sender.len()
+        self.queued()
     }
 }
 
@@ -100,6 +151,7 @@ pub(crate) struct Outlet<Op, Reply> {
     receiver: Receiver<Envelope<Op, Reply>>,
     gate: Arc<Gate>,
     bell: Arc<Bell>,
+    beyond: Arc<Beyond>,
     /// What was found in going to sleep: the first of the next batch.
     held: Option<Envelope<Op, Reply>>,
 }
@@ -112,7 +164,9 @@ impl<Op, Reply> Outlet<Op, Reply> {
 
     /// The next job, if there is one.
     pub(crate) fn take(&mut self) -> Option<Envelope<Op, Reply>> {
-        self.held.take().or_else(|| self.receiver.try_recv().ok())
+        let envelope = self.held.take().or_else(|| self.receiver.try_recv().ok())?;
+        self.beyond.gone(envelope.count);
+        Some(envelope)
     }
 
     /// Sleeps until there may be a job to take, or the thread is unparked, or for `limit`.
@@ -135,7 +189,7 @@ impl<Op, Reply> Outlet<Op, Reply> {
 
     /// How many jobs there are to take.
     pub(crate) fn len(&self) -> usize {
-        self.receiver.len() + usize::from(self.held.is_some())
+        self.receiver.len() + usize::from(self.held.is_some()) + self.beyond.get()
     }
 
     /// Lets nothing in any more, and drops what is there.

@@ -126,7 +126,8 @@ impl<Op, Reply> Thread<Op, Reply> {
     }
 
     fn run_batch(&mut self, worker: &mut impl Worker<Op = Op, Reply = Reply>) {
-        for taken in 0..self.batch {
+        let mut taken = 0;
+        while taken < self.batch {
             if self.stop.said() {
                 return;
             }
@@ -134,12 +135,14 @@ impl<Op, Reply> Thread<Op, Reply> {
             let Some(envelope) = self.outlet.take() else { return };
             self.meters.high_water.at_least(waiting as u64);
             self.meters.batches.add(u64::from(taken == 0));
+            let count = envelope.count;
+            taken += count;
             match envelope.open(&self.meters) {
                 Some(job) => {
-                    self.meters.jobs.add(1);
+                    self.meters.jobs.add(count as u64);
                     worker.run(job);
                 }
-                None => self.meters.cancelled.add(1),
+                None => self.meters.cancelled.add(count as u64),
             }
         }
     }

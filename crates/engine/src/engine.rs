@@ -8,7 +8,6 @@ mod pipeline;
 mod programs;
 mod start;
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use owners::{OwnerError, OwnerId, OwnerKind, OwnerRef, Registry};
 
 pub use self::batch::{BATCH_ITEMS, Batch};
 pub use self::owner::SIMULATED_PER_CALL;
-pub use self::pipeline::{Begun, Pipeline, Queued};
+pub use self::pipeline::Pipeline;
 use self::start::{Guards, build_worker};
 use crate::config::{Config, StartError};
 use crate::error::{Error, Invalid};
@@ -179,25 +178,11 @@ impl Engine {
         check_kind(&map, ref_kind(owner))?;
         let found = self.find(&map, owner)?;
         self.learn_cgroup(&map, &found).await;
-        self.queue_read(map, owner, found, call.into())?.await
-    }
-
-    /// A read on the owner's worker: it comes after all that was queued there before.
-    fn queue_read<N: Borrow<OwnerRef>>(
-        &self,
-        map: Arc<Map>,
-        owner: N,
-        found: OwnerHandle,
-        call: Call,
-    ) -> Result<impl Future<Output = Result<Got, Error>> + use<N>, Error> {
         let op = Op::Get { map: Arc::clone(&map), owner: Arc::clone(&found) };
-        let answer = self.queue(self.worker_of(found.id().0), op, call)?;
-        Ok(async move {
-            match answer.await? {
-                Done::Read(value) => read(&map, owner.borrow(), &found, value),
-                other => Err(mixed_up(&other)),
-            }
-        })
+        match self.submit(self.worker_of(found.id().0), op, call.into()).await? {
+            Done::Read(value) => read(&map, owner, &found, value),
+            other => Err(mixed_up(&other)),
+        }
     }
 
     /// Reads a value, or creates it (from `initial`, or zeroes) where there is none.
@@ -250,18 +235,6 @@ impl Engine {
         mode: UpdateMode,
         conditions: Conditions,
     ) -> Result<Written, Error> {
-        let (owner, op) = self.prepare_update(map, owner, value, mode, &conditions).await?;
-        written(self.submit(self.worker_of(owner.0), op, conditions.call()).await)
-    }
-
-    async fn prepare_update(
-        &self,
-        map: &str,
-        owner: &OwnerRef,
-        value: Bytes,
-        mode: UpdateMode,
-        conditions: &Conditions,
-    ) -> Result<(OwnerId, Op), Error> {
         let map = self.0.shared.maps.open(map, conditions.expected_map_id)?;
         check_value(&map, &value)?;
         let creates = mode != UpdateMode::Exist && conditions.expected_version.is_none();
@@ -271,26 +244,20 @@ impl Engine {
             false => self.find(&map, owner)?,
         };
         self.learn_cgroup(&map, &owner).await;
-        Ok((owner.id(), Op::Update { map, owner, value, mode, expected: conditions.expected_version }))
+        let worker = self.worker_of(owner.id().0);
+        let op = Op::Update { map, owner, value, mode, expected: conditions.expected_version };
+        written(self.submit(worker, op, conditions.call()).await)
     }
 
     /// Deletes a value and says which version that was. Refused: as [`Engine::update`].
     pub async fn delete(&self, map: &str, owner: &OwnerRef, conditions: Conditions) -> Result<Written, Error> {
-        let (owner, op) = self.prepare_delete(map, owner, &conditions).await?;
-        written(self.submit(self.worker_of(owner.0), op, conditions.call()).await)
-    }
-
-    async fn prepare_delete(
-        &self,
-        map: &str,
-        owner: &OwnerRef,
-        conditions: &Conditions,
-    ) -> Result<(OwnerId, Op), Error> {
         let map = self.0.shared.maps.open(map, conditions.expected_map_id)?;
         check_kind(&map, ref_kind(owner))?;
         let owner = self.find(&map, owner)?;
         self.learn_cgroup(&map, &owner).await;
-        Ok((owner.id(), Op::Delete { map, owner, expected: conditions.expected_version }))
+        let worker = self.worker_of(owner.id().0);
+        let op = Op::Delete { map, owner, expected: conditions.expected_version };
+        written(self.submit(worker, op, conditions.call()).await)
     }
 
     /// A page of a map's elements. What is there from the first page to the last appears exactly once.

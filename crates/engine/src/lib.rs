@@ -27,7 +27,7 @@ mod refusal;
 mod types;
 mod worker;
 
-pub use crate::engine::{BATCH_ITEMS, Batch, Begun, Engine, Pipeline, Queued, SIMULATED_PER_CALL};
+pub use crate::engine::{BATCH_ITEMS, Batch, Engine, Pipeline, SIMULATED_PER_CALL};
 pub use config::{Config, StartError};
 /// For whoever configures an engine: where its threads may go.
 pub use cpu_executor;

@@ -1,6 +1,7 @@
 //! What runs on a pinned thread: the operations, the steps of map frees, and the tidying up in between.
 
 mod batch;
+mod each;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,6 +16,7 @@ use owners::{Owner, Registry};
 use rqspinlock::{CpuId, EventsHandle};
 
 pub(crate) use self::batch::{Item, Share, Shared as BatchShared, What};
+pub(crate) use self::each::{Each, EachDone};
 use crate::error::Error;
 use crate::maps::{Map, Maps};
 use crate::program::{Programs, Runner};
@@ -95,6 +97,8 @@ pub(crate) enum Op {
     },
     /// Many of one map at once.
     Share(Box<Share>),
+    /// Operations on values, each for itself, in this order.
+    Each(Box<Each>),
     Free {
         map: Arc<Map>,
     },
@@ -128,6 +132,7 @@ pub(crate) enum Done {
     /// A value, or none.
     Read(Option<Value>),
     Shared(BatchShared),
+    Each(EachDone),
     Freed(u64),
     Nothing,
 }
@@ -228,6 +233,28 @@ impl Worker {
         deleted.map(|version| Written { version, owner: owner.id() })
     }
 
+    /// What is an operation of its own, and answered at once.
+    fn operate(&self, op: Op) -> Reply {
+        match op {
+            Op::Update { map, owner, value, mode, expected } => {
+                self.update(&map, &owner, &value, mode, expected).map(Done::Written)
+            }
+            Op::GetOrCreate { map, owner, initial } => self.get_or_create(&map, &owner, initial.as_deref()),
+            Op::Get { map, owner } => self.get(&map, &owner).map(Done::Read),
+            Op::Delete { map, owner, expected } => self.delete(&map, &owner, expected).map(Done::Written),
+            Op::Destroy { owners } => self.destroy(owners),
+            Op::Pass => Ok(Done::Nothing),
+            #[cfg(feature = "test-hooks")]
+            Op::Run(hook) => {
+                hook(&self.cx);
+                Ok(Done::Nothing)
+            }
+            Op::Share(_) | Op::Each(_) | Op::Free { .. } => {
+                Err(Error::Internal { problem: "a job of its own came inside of another".to_owned() })
+            }
+        }
+    }
+
     fn destroy(&self, owners: Vec<OwnerHandle>) -> Reply {
         for owner in owners {
             self.runner.begin(None);
@@ -305,25 +332,20 @@ impl cpu_executor::Worker for Worker {
         let _entered = span.enter();
         self.pause = TIDY_PAUSE;
         self.cx.set_deadline(deadline);
-        self.runner.begin(caller);
         let reply = match op {
-            Op::Update { map, owner, value, mode, expected } => {
-                self.update(&map, &owner, &value, mode, expected).map(Done::Written)
+            Op::Free { map } => {
+                self.runner.begin(caller);
+                return self.begin_free(map, responder);
             }
-            Op::GetOrCreate { map, owner, initial } => self.get_or_create(&map, &owner, initial.as_deref()),
-            Op::Get { map, owner } => self.get(&map, &owner).map(Done::Read),
-            Op::Delete { map, owner, expected } => self.delete(&map, &owner, expected).map(Done::Written),
             Op::Share(share) => self.share(&share, caller, deadline),
-            Op::Destroy { owners } => self.destroy(owners),
-            Op::Pass => Ok(Done::Nothing),
-            Op::Free { map } => return self.begin_free(map, responder),
-            #[cfg(feature = "test-hooks")]
-            Op::Run(hook) => {
-                hook(&self.cx);
-                Ok(Done::Nothing)
+            Op::Each(each) => self.each(&each, caller, deadline),
+            op => {
+                self.runner.begin(caller);
+                let reply = self.operate(op);
+                self.runner.end();
+                reply
             }
         };
-        self.runner.end();
         responder.send(reply);
     }
 

@@ -7,6 +7,8 @@
 //! ```
 //!
 //! What is compressed, too large, split or broken is tonic's to answer, so that it is answered as in all other calls.
+//!
+//! A conversation may go past it as well ([`Direct::converse`]).
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -14,9 +16,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use prost::Message;
 use tonic::Status;
+use tonic::body::Body as Answer;
 use tonic::codegen::StdError;
 
 use super::Deadline;
@@ -24,7 +27,7 @@ use crate::authorize::Caller;
 use crate::status;
 
 /// Before each message: whether it is compressed, and its length.
-const PREFIX: usize = 5;
+pub const PREFIX: usize = 5;
 
 /// Answers some of the unary calls directly. Cloning gives another handle.
 pub trait Direct: Clone + Send + Sync + 'static {
@@ -33,6 +36,11 @@ pub trait Direct: Clone + Send + Sync + 'static {
 
     /// The call of this path, if it is one of them.
     fn method(path: &str) -> Option<Self::Method>;
+
+    /// Begins the conversation of this path with a plain body, if it is one of its own: the answer's body. If not, it gives the other back.
+    fn converse(&self, _path: &str, body: Incoming, _caller: &Caller, _deadline: Deadline) -> Result<Answer, Incoming> {
+        Err(body)
+    }
 
     /// Answers it, with a frame of [`framed`].
     fn answer(
@@ -66,11 +74,22 @@ pub fn message<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
 pub fn framed(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut frame = BytesMut::with_capacity(PREFIX + length);
+    put_message(&mut frame, message, length);
+    frame.freeze()
+}
+
+/// Puts an answer's message, as it goes out, behind others.
+pub fn put(frame: &mut BytesMut, message: &impl Message) {
+    let length = message.encoded_len();
+    frame.reserve(PREFIX + length);
+    put_message(frame, message, length);
+}
+
+fn put_message(frame: &mut BytesMut, message: &impl Message, length: usize) {
     frame.put_u8(0);
     // Answers are shorter than 4 GiB: the limits of values and pages see to it.
     frame.put_u32(length as u32);
-    message.encode_raw(&mut frame);
-    frame.freeze()
+    message.encode_raw(frame);
 }
 
 /// What a body has brought.

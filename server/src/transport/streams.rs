@@ -165,14 +165,23 @@ pub enum Answer {
     Message(Option<Bytes>),
     /// Nothing is left.
     Said,
-    /// Whatever tonic makes of it.
+    /// Whatever it is.
     Other(Body),
 }
 
 impl Answer {
     /// An answer that consists of one frame, and is fine.
     pub fn message(frame: Bytes) -> Response<Answer> {
-        let mut response = Response::new(Answer::Message(Some(frame)));
+        Self::begun(Answer::Message(Some(frame)))
+    }
+
+    /// An answer that is fine so far, with all that comes of it.
+    pub fn stream(body: Body) -> Response<Answer> {
+        Self::begun(Answer::Other(body))
+    }
+
+    fn begun(answer: Answer) -> Response<Answer> {
+        let mut response = Response::new(answer);
         // hyper adds the date.
         response.headers_mut().reserve(2);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Closed, Door, Inlet, Outlet, mailbox};
+use super::{Closed, Inlet, Outlet, mailbox};
 use crate::error::Refused;
 use crate::info::Meters;
 use crate::job::Envelope;
@@ -48,6 +48,25 @@ fn what_ends_a_wait_is_the_first_to_be_taken() {
     assert_eq!(outlet.len(), 2, "the one in hand counts");
     assert_eq!([take(&mut outlet), take(&mut outlet), take(&mut outlet)], [Some(1), Some(2), None]);
     assert_eq!(outlet.len(), 0);
+}
+
+#[test]
+fn a_job_that_is_many_takes_as_much_room() {
+    let (inlet, mut outlet) = sleepers(4);
+    let many = |count| {
+        let (queued, pending) = slot();
+        inlet.put(Envelope::new(7, Some(queued), None, Instant::now()).counted(count)).map(|()| pending)
+    };
+    let _three = many(3).expect("there is room");
+    assert_eq!((inlet.queued(), inlet.room(), outlet.len()), (3, 1, 3));
+    assert_eq!(many(2).err(), Some(Refused::Overloaded));
+    let _one = put(&inlet, 1).expect("there is room");
+    assert_eq!(put(&inlet, 2).err(), Some(Refused::Overloaded));
+    assert_eq!((inlet.queued(), inlet.room()), (4, 0));
+    assert_eq!((take(&mut outlet), outlet.len()), (Some(7), 1));
+    let _two = many(2).expect("there is room again");
+    assert_eq!((take(&mut outlet), take(&mut outlet), take(&mut outlet)), (Some(1), Some(7), None));
+    assert_eq!((inlet.queued(), inlet.room()), (0, 4));
 }
 
 #[test]

@@ -1,187 +1,444 @@
 //! Many operations of one caller in flight, in order for each owner.
 //!
 //! ```text
-//!   begin ──► owner found (or registered: the next begin waits) ──► its worker's mailbox ──► in the order of begins
+//!   begin ──► owner found (or registered: the next begin waits) ──► its worker's lane ──submit──► one job ──► in the order of begins
 //!     └─ a read: none of ours writes to the owner ──► at once, as ever
-//!                one does ──► behind it, through the mailbox
+//!                one does ──► behind it, in the lane
 //! ```
+//!
+//! Most of what an operation costs is the way to the worker and back. So what was begun before a [`Pipeline::submit`] goes there as one
+//! job for each worker, which answers all of it at once. It counts in the mailbox as what it is.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::vec::IntoIter;
 
-use foldhash::fast::RandomState;
-use owners::{OwnerId, OwnerRef};
+use cpu_executor::{Refused, Ticket};
+use owners::{OwnerError, OwnerId, OwnerRef};
 
-use super::{Engine, check_kind, check_value, got, read, ref_kind, written};
+use super::{Engine, check_kind, check_value, got, mixed_up, read, ref_kind};
 use crate::error::Error;
-use crate::types::{Conditions, Guard, Operation, Outcome};
-use crate::worker::Op;
+use crate::maps::Map;
+use crate::types::{Call, Got, Guard, MapId, Operation, Outcome, UpdateMode, Version, Written};
+use crate::worker::{Done, Each, EachDone, Op, OwnerHandle, Reply, Request};
 
-/// Operations of one caller. Whoever awaits each [`Pipeline::begin`] before the next one has those on one owner happen in this order,
-/// by whatever names and in whatever maps. Cloning gives another handle.
-#[derive(Clone, Debug)]
-pub struct Pipeline {
+/// Operations of one job: so long do others wait for the worker.
+const JOB: usize = 64;
+
+/// Operations of one caller. Those on one owner happen in the order in which they were begun, by whatever names and in whatever maps.
+/// `T` is how the caller knows them.
+///
+/// Dropped, it cancels what no worker has begun to run.
+pub struct Pipeline<T> {
     engine: Engine,
+    call: Call,
+    in_flight: usize,
+    /// The map that was named last, until what was begun is submitted: so its end is not put off.
+    map: Option<Arc<Map>>,
+    finding: Option<Finding<T>>,
+    /// One a worker.
+    lanes: Vec<Lane<T>>,
     writes: Writes,
+    /// What a worker has answered.
+    answered: Option<Answers<T>>,
+    refused: VecDeque<(T, Error)>,
 }
 
-/// How far an operation has come.
-#[derive(Debug)]
-pub enum Begun {
-    /// It has an answer already.
-    Done(Result<Outcome, Error>),
-    /// A worker has it.
-    Queued(Queued),
+/// What is asked of a map.
+struct Asked {
+    owner: OwnerRef,
+    operation: Operation,
+    expected: Option<Version>,
 }
 
-/// An operation that a worker has. Its answer is awaited; dropped, it is cancelled if it has not begun to run.
-#[must_use = "dropping it cancels the operation"]
-pub struct Queued {
-    answer: Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>,
-    /// Dropped when there is an answer: a read that comes later sees what was written.
-    _write: Option<Write>,
+/// An operation whose owner has to be registered first, or asked for its cgroup.
+struct Finding<T> {
+    tag: T,
+    map: Arc<Map>,
+    asked: Asked,
+    found: Pin<Box<dyn Future<Output = Result<OwnerHandle, Error>> + Send>>,
 }
 
-/// Which owners' values may change by what is queued, and how many times.
-#[derive(Clone, Debug, Default)]
-struct Writes(Arc<Mutex<HashMap<OwnerId, usize, RandomState>>>);
+/// The way to a worker.
+struct Lane<T> {
+    ops: Each,
+    places: Vec<Place<T>>,
+    /// It answers them one after the other.
+    jobs: VecDeque<Job<T>>,
+}
 
-/// One of them, counted.
-#[derive(Debug)]
-struct Write(Writes, OwnerId);
+struct Job<T> {
+    answer: Ticket<Reply>,
+    places: Vec<Place<T>>,
+}
+
+/// A job's answers, as far as they were not given.
+struct Answers<T> {
+    places: IntoIter<Place<T>>,
+    versions: IntoIter<Version>,
+    others: IntoIter<Reply>,
+}
+
+/// An operation that a worker has.
+struct Place<T> {
+    tag: T,
+    owner: OwnerId,
+    then: Then,
+}
+
+/// What its answer is.
+enum Then {
+    /// A read by this name.
+    Read(Box<(Arc<Map>, OwnerRef, OwnerHandle)>),
+    Got,
+    Written,
+}
+
+/// How far an operation comes at once.
+enum Came {
+    Done(Outcome),
+    Found(OwnerHandle),
+    /// None: it has to be registered.
+    Later(Option<OwnerHandle>),
+}
 
 impl Engine {
-    /// A pipeline, with nothing in it.
-    pub fn pipeline(&self) -> Pipeline {
-        Pipeline { engine: self.clone(), writes: Writes::default() }
+    /// A pipeline, with nothing in it. The call's deadline is that of all its operations.
+    pub fn pipeline<T>(&self, call: Call) -> Pipeline<T> {
+        let lane = |_| Lane { ops: Each::default(), places: Vec::new(), jobs: VecDeque::new() };
+        Pipeline {
+            engine: self.clone(),
+            call,
+            in_flight: 0,
+            map: None,
+            finding: None,
+            lanes: (0..self.0.executor.workers().len()).map(lane).collect(),
+            writes: Writes::default(),
+            answered: None,
+            refused: VecDeque::new(),
+        }
     }
 }
 
-impl Pipeline {
-    /// Begins an operation: as soon as it stands behind all those on the same owner that were begun before, or is done.
-    /// It is refused as the call that it is.
-    pub async fn begin(&self, map: &str, owner: &OwnerRef, operation: Operation, conditions: Conditions) -> Begun {
-        let begun = match operation {
-            Operation::Get => self.read(map, owner, conditions).await,
-            Operation::GetOrCreate { initial } => self.get_or_create(map, owner, initial, conditions).await,
-            Operation::Update { value, mode } => {
-                let prepared = self.engine.prepare_update(map, owner, value, mode, &conditions).await;
-                prepared.and_then(|(owner, op)| self.write(owner, op, conditions, written))
+impl<T> Pipeline<T> {
+    /// Operations that were begun and have no answer.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Begins an operation; the answer, if it has one already. It is refused as the call that it is.
+    ///
+    /// # Panics
+    /// Before [`Pipeline::poll_ready`] has said that it may be called.
+    pub fn begin(
+        &mut self,
+        tag: T,
+        map: &str,
+        owner: OwnerRef,
+        operation: Operation,
+        expected: (Option<Version>, Option<MapId>),
+    ) -> Option<(T, Result<Outcome, Error>)> {
+        assert!(self.finding.is_none(), "the one before has no place yet");
+        let (expected, expected_map) = expected;
+        let map = match self.open(map, expected_map) {
+            Ok(map) => map,
+            Err(error) => return Some((tag, Err(error))),
+        };
+        let asked = Asked { owner, operation, expected };
+        let done = match self.come(&map, &asked) {
+            Ok(Came::Done(outcome)) => Some((tag, Ok(outcome))),
+            Err(error) => Some((tag, Err(error))),
+            Ok(Came::Found(owner)) => {
+                self.gather(tag, &map, asked, owner);
+                None
             }
-            Operation::Delete => {
-                let prepared = self.engine.prepare_delete(map, owner, &conditions).await;
-                prepared.and_then(|(owner, op)| self.write(owner, op, conditions, written))
+            Ok(Came::Later(found)) => {
+                let (engine, map, name) = (self.engine.clone(), Arc::clone(&map), asked.owner.clone());
+                let of = Arc::clone(&map);
+                let found = Box::pin(async move {
+                    let owner = match found {
+                        Some(owner) => owner,
+                        None => engine.find_or_register(&of, &name).await?,
+                    };
+                    engine.learn_cgroup(&of, &owner).await;
+                    Ok(owner)
+                });
+                self.finding = Some(Finding { tag, map, asked, found });
+                None
             }
         };
-        begun.unwrap_or_else(|error| Begun::Done(Err(error)))
+        self.map = Some(map);
+        self.in_flight += usize::from(done.is_none());
+        done
     }
 
-    async fn read(&self, map: &str, owner: &OwnerRef, conditions: Conditions) -> Result<Begun, Error> {
-        let engine = &self.engine;
-        let counted = engine.0.guard == Guard::PerCpuCounter;
-        if let OwnerRef::Id(id) = owner
-            && !counted
-            && !self.writes.may_change(*id)
-            && let Some(got) = engine.look_by_id(map, owner)
-        {
-            return Ok(Begun::Done(Ok(Outcome::Got(got))));
+    /// Whether the next one may begin: the one before has its place.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(finding) = &mut self.finding else { return Poll::Ready(()) };
+        let found = ready!(finding.found.as_mut().poll(cx));
+        let Finding { tag, map, asked, .. } = self.finding.take().expect("seen above");
+        match found {
+            Ok(owner) => self.gather(tag, &map, asked, owner),
+            Err(error) => self.refused.push_back((tag, error)),
         }
-        let map = engine.0.shared.maps.open(map, None)?;
-        check_kind(&map, ref_kind(owner))?;
-        let found = engine.find(&map, owner)?;
-        if !counted && !map.hooks_reads() && !self.writes.may_change(found.id()) {
-            let value = map.core.lookup(found.attachment());
-            return Ok(Begun::Done(read(&map, owner, &found, value).map(Outcome::Got)));
-        }
-        engine.learn_cgroup(&map, &found).await;
-        let owner = owner.clone();
-        let answer = engine.queue_read(map, owner, found, conditions.call())?;
-        let answer = Box::pin(async move { answer.await.map(Outcome::Got) });
-        Ok(Begun::Queued(Queued { answer, _write: None }))
+        Poll::Ready(())
     }
 
-    async fn get_or_create(
-        &self,
-        map: &str,
-        owner: &OwnerRef,
-        initial: Option<bytes::Bytes>,
-        conditions: Conditions,
-    ) -> Result<Begun, Error> {
-        let engine = &self.engine;
-        let map = engine.0.shared.maps.open(map, None)?;
-        if let Some(initial) = &initial {
-            check_value(&map, initial)?;
-        }
-        if engine.0.guard == Guard::RqSpinLock && !map.hooks_reads() {
-            // As a read, where there is something.
-            check_kind(&map, ref_kind(owner))?;
-            match engine.find(&map, owner) {
-                Ok(found) if self.writes.may_change(found.id()) => {}
-                Ok(found) => match read(&map, owner, &found, map.core.lookup(found.attachment())) {
-                    Err(Error::ElementNotFound { .. }) => {}
-                    answer => return Ok(Begun::Done(answer.map(Outcome::Got))),
-                },
-                Err(Error::ElementNotFound { .. }) => {}
-                Err(error) => return Err(error),
+    /// Hands over what was begun. True if there was something: there may be answers to wait for.
+    pub fn submit(&mut self) -> bool {
+        self.map = None;
+        let mut any = false;
+        for worker in 0..self.lanes.len() {
+            if !self.lanes[worker].places.is_empty() {
+                self.hand_over(worker);
+                any = true;
             }
         }
-        let owner = engine.find_or_register(&map, owner).await?;
-        engine.learn_cgroup(&map, &owner).await;
-        self.write(owner.id(), Op::GetOrCreate { map, owner, initial }, conditions, got)
+        any
     }
 
-    fn write<T: Into<Outcome> + 'static>(
-        &self,
-        owner: OwnerId,
-        op: Op,
-        conditions: Conditions,
-        what: fn(crate::worker::Reply) -> Result<T, Error>,
-    ) -> Result<Begun, Error> {
-        let answer = self.engine.queue(self.engine.worker_of(owner.0), op, conditions.call())?;
-        let answer = Box::pin(async move { what(answer.await).map(Into::into) });
-        Ok(Begun::Queued(Queued { answer, _write: Some(self.writes.count(owner)) }))
+    /// An answer. Pending also where none is awaited.
+    pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<(T, Result<Outcome, Error>)> {
+        let answer = ready!(self.poll_any(cx));
+        self.in_flight -= 1;
+        Poll::Ready(answer)
+    }
+
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<(T, Result<Outcome, Error>)> {
+        loop {
+            if let Some(answers) = &mut self.answered {
+                match answers.next() {
+                    Some((place, reply)) => {
+                        place.leave(&mut self.writes);
+                        return Poll::Ready((place.tag, place.then.outcome(place.owner, reply)));
+                    }
+                    None => self.answered = None,
+                }
+            }
+            if let Some((tag, error)) = self.refused.pop_front() {
+                return Poll::Ready((tag, Err(error)));
+            }
+            let Some((worker, places, reply)) = self.lanes.iter_mut().enumerate().find_map(|(worker, lane)| {
+                let Poll::Ready(reply) = Pin::new(&mut lane.jobs.front_mut()?.answer).poll(cx) else { return None };
+                let Job { places, .. } = lane.jobs.pop_front()?;
+                Some((worker, places, reply))
+            }) else {
+                return Poll::Pending;
+            };
+            match reply.map_err(|refused| self.engine.refused(worker, refused)).flatten() {
+                Ok(Done::Each(EachDone { versions, others })) => {
+                    let (places, versions, others) = (places.into_iter(), versions.into_iter(), others.into_iter());
+                    self.answered = Some(Answers { places, versions, others });
+                }
+                Ok(other) => self.refuse(places, &mixed_up(&other)),
+                Err(error) => self.refuse(places, &error),
+            }
+        }
+    }
+
+    /// The map of this name. Many operations, one after the other, are on the same: it is taken from where it was left, so that nobody
+    /// has to count its references, which all threads would do.
+    fn open(&mut self, name: &str, expected: Option<MapId>) -> Result<Arc<Map>, Error> {
+        match self.map.take() {
+            // As long as nobody frees it the name is its own.
+            Some(map)
+                if map.spec.name == name
+                    && !map.core.is_freeing()
+                    && expected.is_none_or(|expected| expected == map.id()) =>
+            {
+                Ok(map)
+            }
+            _ => self.engine.0.shared.maps.open(name, expected),
+        }
+    }
+
+    fn come(&self, map: &Map, Asked { owner: name, operation, expected }: &Asked) -> Result<Came, Error> {
+        let engine = &self.engine;
+        let (reads, creates) = match operation {
+            Operation::Get => (true, false),
+            Operation::GetOrCreate { initial } => {
+                initial.iter().try_for_each(|initial| check_value(map, initial))?;
+                (true, true)
+            }
+            Operation::Update { value, mode } => {
+                check_value(map, value)?;
+                (false, *mode != UpdateMode::Exist && expected.is_none())
+            }
+            Operation::Delete => (false, false),
+        };
+        check_kind(map, ref_kind(name))?;
+        let at_once = reads && engine.0.guard != Guard::PerCpuCounter && !map.hooks_reads();
+        if let (true, OwnerRef::Id(owner)) = (at_once, name)
+            && !self.may_change(*owner)
+            && let Some(value) = map.core.lookup_by_id(owner.0)
+        {
+            let (value, version) = (value.bytes, value.version);
+            return Ok(Came::Done(Got { value, version, created: false, owner: *owner }.into()));
+        }
+        let found = match engine.owners().find(name) {
+            Ok(found) => found,
+            Err(OwnerError::NotRegistered { .. }) if creates => return Ok(Came::Later(None)),
+            // It is there, it just has no value anywhere.
+            Err(OwnerError::NotRegistered { .. }) => {
+                return Err(Error::ElementNotFound { map: map.spec.name.clone() });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        check_kind(map, Some(found.kind()))?;
+        if at_once && !self.may_change(found.id()) {
+            match read(map, name, &found, map.core.lookup(found.attachment())) {
+                Err(Error::ElementNotFound { .. }) if creates => {}
+                answer => return answer.map(|got| Came::Done(got.into())),
+            }
+        }
+        Ok(if map.hooks_cgroups() { Came::Later(Some(found)) } else { Came::Found(found) })
+    }
+
+    fn gather(&mut self, tag: T, map: &Arc<Map>, asked: Asked, owner: OwnerHandle) {
+        let Asked { owner: name, operation, expected } = asked;
+        let id = owner.id();
+        let then = match operation {
+            Operation::Get => Then::Read(Box::new((Arc::clone(map), name, Arc::clone(&owner)))),
+            Operation::GetOrCreate { .. } => Then::Got,
+            Operation::Update { .. } | Operation::Delete => Then::Written,
+        };
+        if then.writes() {
+            self.writes.add(id);
+        }
+        let worker = self.engine.worker_of(id.0);
+        let lane = &mut self.lanes[worker];
+        lane.ops.push(map, owner, operation, expected);
+        lane.places.push(Place { tag, owner: id, then });
+        if lane.places.len() >= JOB {
+            self.hand_over(worker);
+        }
+    }
+
+    /// As many as there is room for; the others are refused, so that those that do happen are the first ones.
+    fn hand_over(&mut self, worker: usize) {
+        let executor = &self.engine.0.executor;
+        let lane = &mut self.lanes[worker];
+        // They get what they need: the next ones are as many.
+        let room = lane.places.len();
+        let mut ops = std::mem::replace(&mut lane.ops, Each::with_capacity(room));
+        let mut places = std::mem::replace(&mut lane.places, Vec::with_capacity(room));
+        let room = executor.room(worker).min(room);
+        ops.truncate(room);
+        let rest = places.split_off(room);
+        let mut full = Refused::Overloaded;
+        if room > 0 {
+            let Call { deadline, caller } = self.call;
+            match executor.submit_many(worker, Request { op: Op::Each(Box::new(ops)), caller }, room, deadline) {
+                Ok(answer) => lane.jobs.push_back(Job { answer, places }),
+                Err(refused) => {
+                    full = refused;
+                    let error = self.engine.refused(worker, refused);
+                    self.refuse(places, &error);
+                }
+            }
+        }
+        if !rest.is_empty() {
+            let error = self.engine.refused(worker, full);
+            self.refuse(rest, &error);
+        }
+    }
+
+    fn refuse(&mut self, places: Vec<Place<T>>, error: &Error) {
+        for place in places {
+            place.leave(&mut self.writes);
+            self.refused.push_back((place.tag, error.clone()));
+        }
+    }
+
+    /// Whether one of ours that has no answer yet may change its value.
+    fn may_change(&self, owner: OwnerId) -> bool {
+        if !self.writes.may_have(owner) {
+            return false;
+        }
+        let lane = &self.lanes[self.engine.worker_of(owner.0)];
+        let answered = self.answered.as_ref().map(|answers| answers.places.as_slice()).unwrap_or_default();
+        let queued = lane.jobs.iter().flat_map(|job| &job.places);
+        queued.chain(&lane.places).chain(answered).any(|place| place.then.writes() && place.owner == owner)
+    }
+}
+
+/// How many writes there are in the lanes, by the low bits of their owners. Reads ask whether there is one to their owner; whoever
+/// only writes does not have to pay for a table of them.
+struct Writes(Box<[u32; 256]>);
+
+impl Default for Writes {
+    fn default() -> Writes {
+        Writes(Box::new([0; 256]))
     }
 }
 
 impl Writes {
-    fn may_change(&self, owner: OwnerId) -> bool {
-        self.lock().contains_key(&owner)
+    fn of(&mut self, owner: OwnerId) -> &mut u32 {
+        &mut self.0[owner.0 as usize % 256]
     }
 
-    fn count(&self, owner: OwnerId) -> Write {
-        *self.lock().entry(owner).or_default() += 1;
-        Write(self.clone(), owner)
+    fn add(&mut self, owner: OwnerId) {
+        *self.of(owner) += 1;
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<OwnerId, usize, RandomState>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn remove(&mut self, owner: OwnerId) {
+        *self.of(owner) -= 1;
+    }
+
+    /// False is certain.
+    fn may_have(&self, owner: OwnerId) -> bool {
+        self.0[owner.0 as usize % 256] > 0
     }
 }
 
-impl Drop for Write {
-    fn drop(&mut self) {
-        let Write(writes, owner) = self;
-        let mut writes = writes.lock();
-        match writes.get_mut(owner) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(writes.remove(owner)),
+impl<T> Place<T> {
+    /// It has an answer: a read that comes later sees what was written.
+    fn leave(&self, writes: &mut Writes) {
+        if self.then.writes() {
+            writes.remove(self.owner);
         }
     }
 }
 
-impl Future for Queued {
-    type Output = Result<Outcome, Error>;
+impl Then {
+    fn writes(&self) -> bool {
+        !matches!(self, Then::Read(_))
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.answer.as_mut().poll(cx)
+    fn outcome(self, owner: OwnerId, reply: Result<Version, Reply>) -> Result<Outcome, Error> {
+        let reply = match reply {
+            Ok(version) => return Ok(Written { version, owner }.into()),
+            Err(reply) => reply,
+        };
+        match self {
+            Then::Read(asked) => {
+                let (map, name, owner) = *asked;
+                match reply? {
+                    Done::Read(value) => Ok(read(&map, &name, &owner, value)?.into()),
+                    other => Err(mixed_up(&other)),
+                }
+            }
+            Then::Got => Ok(got(reply)?.into()),
+            Then::Written => Err(reply.map_or_else(|error| error, |other| mixed_up(&other))),
+        }
     }
 }
 
-impl std::fmt::Debug for Queued {
+impl<T> Answers<T> {
+    /// The version that was written, or what else there is to say.
+    fn next(&mut self) -> Option<(Place<T>, Result<Version, Reply>)> {
+        match (self.places.next()?, self.versions.next()?) {
+            (place, 0) => Some((place, Err(self.others.next()?))),
+            (place, version) => Some((place, Ok(version))),
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Pipeline<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queued").finish_non_exhaustive()
+        f.debug_struct("Pipeline").field("in_flight", &self.in_flight).finish_non_exhaustive()
     }
 }

@@ -54,11 +54,7 @@ impl Worker {
     pub(super) fn share(&self, share: &Share, caller: Option<Credentials>, deadline: Option<Instant>) -> Reply {
         let mut done = Shared { versions: Vec::with_capacity(share.items.len()), ..Shared::default() };
         for (place, item) in share.items.iter().enumerate() {
-            let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            // Each has its own table and budget of programs, as a call has.
-            self.runner.begin(caller);
-            let result = if late { Err(Error::DeadlinePassed) } else { self.item(share, item, &mut done.values) };
-            self.runner.end();
+            let result = self.in_time(caller, deadline, || self.item(share, item, &mut done.values));
             let version = result.unwrap_or_else(|error| {
                 done.failed.push((place, error));
                 0
@@ -69,6 +65,22 @@ impl Worker {
             }
         }
         Ok(Done::Shared(done))
+    }
+
+    /// Each has its own table and budget of programs, as a call has.
+    pub(super) fn in_time<T>(
+        &self,
+        caller: Option<Credentials>,
+        deadline: Option<Instant>,
+        body: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Error::DeadlinePassed);
+        }
+        self.runner.begin(caller);
+        let result = body();
+        self.runner.end();
+        result
     }
 
     /// The version that it was about.

@@ -3,7 +3,7 @@
 //! 1. A span tells method and caller to everything that is logged on the way.
 //! 2. While the server drains, calls of our own services are refused with SHUTTING_DOWN. Health and reflection answer.
 //! 3. `grpc-timeout` becomes a [`Deadline`]; one that has passed is refused here.
-//! 4. The request's message must be [`Arriving`] before that, and within the time that any message may take.
+//! 4. The request's message must be here before that, and within the time that any message may take.
 //! 5. The usual calls for values go to their handlers [`direct`]ly; for the others tonic's routes lead to the handler, which
 //!    finds the [`Caller`] and the [`Deadline`] in the request's extensions.
 //! 6. A panic becomes INTERNAL. The incident behind any INTERNAL of ours is logged, with the number that the caller gets.

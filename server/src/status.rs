@@ -362,8 +362,13 @@ pub fn internal(problem: String) -> Status {
 
 /// A handler panicked; this is what it said.
 pub fn panicked(payload: &(dyn Any + Send)) -> Status {
+    internal(format!("a handler panicked: {}", said(payload)))
+}
+
+/// What a panic said.
+pub fn said(payload: &(dyn Any + Send)) -> &str {
     let said = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    internal(format!("a handler panicked: {}", said.unwrap_or("(it did not say why)")))
+    said.unwrap_or("(it did not say why)")
 }
 
 /// What is behind an internal error. Never sent.

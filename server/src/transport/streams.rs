@@ -25,6 +25,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -41,6 +42,8 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
+
+use crate::status::said;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Bytes of a frame of an answer.
@@ -93,10 +96,16 @@ impl<F: Future<Output = ()>> Future for Patient<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        let polled = this.call.poll(cx);
+        // It is dropped after a panic, as it would be as a task of its own: the other calls of the connection go on.
+        let polled = catch_unwind(AssertUnwindSafe(|| this.call.poll(cx)));
         let patience = PATIENCE.take();
-        if polled.is_ready() {
-            return Poll::Ready(());
+        match polled {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(())) => return Poll::Ready(()),
+            Err(panic) => {
+                tracing::error!("call cut: its answer panicked: {}", said(&*panic));
+                return Poll::Ready(());
+            }
         }
         // Only here: nearly all answers are gone with the poll that made them, and need no clock.
         if let Some(patience) = patience {
@@ -268,5 +277,27 @@ impl HttpBody for Sliced {
             hint.set_upper(upper);
         }
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_panics_takes_no_other_with_it() {
+        let queue = Queue::default();
+        let mut streams = Box::pin(Streams::new(queue.clone(), pending::<()>()));
+        let answered = Arc::new(AtomicBool::new(false));
+        queue.execute(async { panic!("no luck today") });
+        let other = Arc::clone(&answered);
+        queue.execute(async move { other.store(true, Ordering::Relaxed) });
+        queue.execute(ready(()));
+        assert!(streams.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+        assert!(answered.load(Ordering::Relaxed));
+        assert!(streams.running.is_empty(), "both are over");
     }
 }

@@ -31,7 +31,7 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use self::arriving::Arriving;
-use self::direct::{Asked, Direct};
+use self::direct::{Asked, Direct, Method};
 use crate::authorize::Caller;
 use crate::status::{self, Incident};
 use crate::transport::{Answer, Handler};
@@ -121,10 +121,12 @@ impl<D: Direct> Shared<D> {
             Err(status) => return other(status.into_http()),
         };
         let uri = request.uri().clone();
-        let answering = AssertUnwindSafe(self.lead(&caller, deadline, request, began)).catch_unwind();
+        let is_stream = is_stream(uri.path());
+        let leading = self.lead(&caller, deadline, request, is_stream, began);
+        let answering = AssertUnwindSafe(leading).catch_unwind();
         let response = answering.await.unwrap_or_else(|panic| other(status::panicked(&*panic).into_http()));
         let response = self.finish(response, &uri, &caller, began);
-        match is_stream(uri.path()) {
+        match is_stream {
             true => response.map(|body| Answer::Other(Body::new(Conversing { body, _counted: counted }))),
             false => response,
         }
@@ -136,11 +138,12 @@ impl<D: Direct> Shared<D> {
         caller: &Caller,
         deadline: Deadline,
         request: Request<Incoming>,
+        is_stream: bool,
         began: Instant,
     ) -> Response<Answer> {
         let path = request.uri().path();
         let is_plain = request.headers().get(ENCODING).is_none_or(|encoding| encoding == "identity");
-        if is_stream(path) {
+        if is_stream {
             let (head, body) = request.into_parts();
             let begun =
                 if is_plain { self.direct.converse(head.uri.path(), body, caller, deadline) } else { Err(body) };
@@ -149,7 +152,7 @@ impl<D: Direct> Shared<D> {
                 Err(body) => self.route(caller, deadline, Request::from_parts(head, Body::new(body))).await,
             };
         }
-        let method = if is_plain { D::method(path) } else { None };
+        let method = if is_plain { Method::of(path) } else { None };
         let (head, body) = request.into_parts();
         let body = self.arriving(body, deadline, began);
         let Some(method) = method else {

@@ -14,7 +14,7 @@ use holdfast_proto::v1::{
 };
 use holdfastd::app::App;
 use holdfastd::authorize::Caller;
-use holdfastd::calls::direct::{Direct, framed, message};
+use holdfastd::calls::direct::{Direct, Method, framed, message};
 use holdfastd::calls::{Calls, Deadline};
 use holdfastd::config::Config;
 use holdfastd::transport::{self, Connections, Endpoint, IoThreads, Listener};
@@ -99,14 +99,8 @@ async fn holdfastd() -> [f64; 2] {
 struct Constants;
 
 impl Direct for Constants {
-    type Method = bool;
-
-    fn method(path: &str) -> Option<bool> {
-        Some(path.ends_with("/Get"))
-    }
-
-    async fn answer(&self, get: bool, request: Bytes, _: &Caller, _: Deadline) -> Result<Bytes, Status> {
-        if get {
+    async fn answer(&self, method: Method, request: Bytes, _: &Caller, _: Deadline) -> Result<Bytes, Status> {
+        if method == Method::Get {
             message::<GetRequest>(request)?;
             let value = Bytes::from_static(&[7; 8]);
             return Ok(framed(&GetResponse { value, version: 1 << 40, created: false, owner_id: 1 }));

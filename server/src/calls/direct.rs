@@ -10,7 +10,6 @@
 //!
 //! A conversation may go past it as well ([`Direct::converse`]).
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -29,14 +28,34 @@ use crate::status;
 /// Before each message: whether it is compressed, and its length.
 pub const PREFIX: usize = 5;
 
-/// Answers some of the unary calls directly. Cloning gives another handle.
-pub trait Direct: Clone + Send + Sync + 'static {
-    /// One of these calls.
-    type Method: Copy + Send;
+/// The unary calls that are answered directly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `StorageService.Get`
+    Get,
+    /// `StorageService.Create`
+    Create,
+    /// `StorageService.Update`
+    Update,
+    /// `StorageService.Delete`
+    Delete,
+}
 
+impl Method {
     /// The call of this path, if it is one of them.
-    fn method(path: &str) -> Option<Self::Method>;
+    pub fn of(path: &str) -> Option<Method> {
+        match path.strip_prefix("/holdfast.v1.StorageService/")? {
+            "Get" => Some(Method::Get),
+            "Create" => Some(Method::Create),
+            "Update" => Some(Method::Update),
+            "Delete" => Some(Method::Delete),
+            _ => None,
+        }
+    }
+}
 
+/// Answers them. Cloning gives another handle.
+pub trait Direct: Clone + Send + Sync + 'static {
     /// Begins the conversation of this path with a plain body, if it is one of its own: the answer's body. If not, it gives the other back.
     fn converse(&self, _path: &str, body: Incoming, _caller: &Caller, _deadline: Deadline) -> Result<Answer, Incoming> {
         Err(body)
@@ -45,24 +64,11 @@ pub trait Direct: Clone + Send + Sync + 'static {
     /// Answers it, with a frame of [`framed`].
     fn answer(
         &self,
-        method: Self::Method,
+        method: Method,
         message: Bytes,
         caller: &Caller,
         deadline: Deadline,
     ) -> impl Future<Output = Result<Bytes, Status>> + Send;
-}
-
-/// Answers none: all go by tonic's routes.
-impl Direct for () {
-    type Method = Infallible;
-
-    fn method(_: &str) -> Option<Infallible> {
-        None
-    }
-
-    async fn answer(&self, never: Infallible, _: Bytes, _: &Caller, _: Deadline) -> Result<Bytes, Status> {
-        match never {}
-    }
 }
 
 /// A request's message.

@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use hyper::body::Incoming;
 use tonic::transport::Endpoint;
@@ -15,7 +16,8 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{Calls, timeout};
+use super::direct::{Direct, Method};
+use super::{Calls, Deadline, timeout};
 use crate::authorize::Caller;
 use crate::transport::{self, Answer, Connections, Handler, IoThreads, Listener};
 
@@ -84,6 +86,16 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
+/// Nobody is called directly here.
+#[derive(Clone)]
+struct Nobody;
+
+impl Direct for Nobody {
+    async fn answer(&self, method: Method, _: Bytes, _: &Caller, _: Deadline) -> Result<Bytes, Status> {
+        panic!("{method:?} goes by no route")
+    }
+}
+
 /// A handler whose log is caught, whatever thread it runs on.
 #[derive(Clone)]
 struct Logged<H>(H, Dispatch);
@@ -104,7 +116,7 @@ async fn internal() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
     let routes = tonic::service::Routes::new(HealthServer::new(Panics));
-    let calls = Calls::new((), routes, 1 << 20, Duration::from_secs(10));
+    let calls = Calls::new(Nobody, routes, 1 << 20, Duration::from_secs(10));
     let listener = Listener::bind(&transport::Endpoint::Tcp((Ipv4Addr::LOCALHOST, 0).into())).unwrap();
     let address = listener.endpoint().to_string().replace("tcp", "http");
     let connections = Connections::new(transport::Config::default(), 10);

@@ -25,7 +25,7 @@ pub use self::pipeline::IN_FLIGHT as PIPELINE_IN_FLIGHT;
 use super::{Node, allow, open};
 use crate::authorize::{Action, Caller};
 use crate::calls::Deadline;
-use crate::calls::direct::{self, Direct, framed};
+use crate::calls::direct::{self, Direct, Method, framed};
 use crate::convert;
 use crate::pages::{self, Listing};
 use crate::status::refused;
@@ -236,28 +236,7 @@ impl Service {
     }
 }
 
-/// The calls that are answered directly.
-#[derive(Clone, Copy)]
-pub(crate) enum Method {
-    Get,
-    Create,
-    Update,
-    Delete,
-}
-
 impl Direct for Service {
-    type Method = Method;
-
-    fn method(path: &str) -> Option<Method> {
-        match path.strip_prefix("/holdfast.v1.StorageService/")? {
-            "Get" => Some(Method::Get),
-            "Create" => Some(Method::Create),
-            "Update" => Some(Method::Update),
-            "Delete" => Some(Method::Delete),
-            _ => None,
-        }
-    }
-
     fn converse(&self, path: &str, body: Incoming, caller: &Caller, deadline: Deadline) -> Result<Body, Incoming> {
         if path != PIPELINE {
             return Err(body);

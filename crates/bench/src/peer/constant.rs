@@ -10,7 +10,7 @@ use holdfast_proto::v1::{
 };
 use holdfastd::authorize::Caller;
 use holdfastd::calls::Deadline;
-use holdfastd::calls::direct::{Direct, framed, message};
+use holdfastd::calls::direct::{Direct, Method, framed, message};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -30,28 +30,8 @@ impl Constant {
     }
 }
 
-/// What is answered past tonic's codec by the transport of holdfastd: the same calls as there.
-#[derive(Clone, Copy)]
-pub enum Method {
-    Get,
-    Create,
-    Update,
-    Delete,
-}
-
+/// Past tonic's codec, by the transport of holdfastd.
 impl Direct for Constant {
-    type Method = Method;
-
-    fn method(path: &str) -> Option<Method> {
-        match path.strip_prefix("/holdfast.v1.StorageService/")? {
-            "Get" => Some(Method::Get),
-            "Create" => Some(Method::Create),
-            "Update" => Some(Method::Update),
-            "Delete" => Some(Method::Delete),
-            _ => None,
-        }
-    }
-
     async fn answer(&self, method: Method, request: Bytes, _: &Caller, _: Deadline) -> Result<Bytes, Status> {
         Ok(match method {
             Method::Get => framed(self.get(asked::<GetRequest>(request)?).await?.get_ref()),

@@ -11,7 +11,7 @@ use super::candidates::{What, calls, peer};
 use super::load::{all, closed};
 use super::pace::{Paced, open};
 use super::scene::{self, Scene, create_maps, fill, simulate};
-use super::server::Process;
+use super::server::{Cpu, Process};
 use super::table::{Column, Report, Table};
 use super::work::{Item, Items};
 use super::{Options, SHAPE};
@@ -32,6 +32,7 @@ const COLUMNS: &[Column] = &[
     ("p99.9 us", 0),
     ("most us", 0),
     ("server us", 2),
+    ("loader us", 2),
     ("failed", 0),
 ];
 
@@ -43,14 +44,15 @@ struct Called<'a> {
     peak: Vec<f64>,
     waits: Histogram<u64>,
     server_us: Vec<f64>,
+    loader_us: Vec<f64>,
     failures: u64,
     failure: Option<String>,
 }
 
 impl<'a> Called<'a> {
     fn new(name: &str, server: &'a Process, items: Items) -> Self {
-        let (peak, waits, server_us) = (Vec::new(), histogram(), Vec::new());
-        Called { name: name.to_owned(), server, items, peak, waits, server_us, failures: 0, failure: None }
+        let (peak, waits, server_us, loader_us) = (Vec::new(), histogram(), Vec::new(), Vec::new());
+        Called { name: name.to_owned(), server, items, peak, waits, server_us, loader_us, failures: 0, failure: None }
     }
 
     fn find_peak(&mut self, time: Duration) -> Result<()> {
@@ -71,10 +73,11 @@ impl<'a> Called<'a> {
     fn tell(&self, waits: &Histogram<u64>, name: &str, table: &mut Table) {
         let at = |quantile| Some(waits.value_at_quantile(quantile) as f64 / 1e3);
         let most = Some(waits.max() as f64 / 1e3);
-        let server = (!self.server_us.is_empty()).then(|| median(&self.server_us));
-        let cells = [Some(self.half()), Some(waits.len() as f64), at(0.5), at(0.99), at(0.999), most, server];
-        let [rate, answered, p50, p99, p999, most, server] = cells;
-        table.row(name, [rate, answered, p50, p99, p999, most, server, Some(self.failures as f64)]);
+        let each = |us: &[f64]| (!us.is_empty()).then(|| median(us));
+        let (server, loader) = (each(&self.server_us), each(&self.loader_us));
+        let cells = [Some(self.half()), Some(waits.len() as f64), at(0.5), at(0.99), at(0.999), most, server, loader];
+        let [rate, answered, p50, p99, p999, most, server, loader] = cells;
+        table.row(name, [rate, answered, p50, p99, p999, most, server, loader, Some(self.failures as f64)]);
     }
 }
 
@@ -96,11 +99,12 @@ pub fn at_half_of_the_peak(options: &Options, report: &mut Report) -> Result<()>
     }
     for _ in 0..options.rounds {
         for called in &mut called {
-            let before = called.server.cpu()?;
+            let (before, own) = (called.server.cpu()?, Cpu::of_this()?);
             let (paced, ()) =
                 open(called.server, SHAPE.connections, &called.items, called.half(), options.counted()?, || ())?;
-            let spent = called.server.cpu()?.since(before).as_secs_f64() * 1e6;
-            called.server_us.push(spent / paced.samples.len().max(1) as f64);
+            let each = |spent: Duration| spent.as_secs_f64() * 1e6 / paced.samples.len().max(1) as f64;
+            called.server_us.push(each(called.server.cpu()?.since(before)));
+            called.loader_us.push(each(Cpu::of_this()?.since(own)));
             called.waits.add(paced.latencies(|_| true)).expect("one grows to the other's range");
             called.note(paced);
         }

@@ -9,17 +9,16 @@
 //! A closed loop that meets a stall makes no calls meanwhile, and so counts one slow call where its clients would have seen many.
 
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use tokio::net::unix::pipe::Receiver;
-use tokio::task::JoinSet;
 
 use super::client::Connection;
 use super::load::{PATIENCE, THREADS, runtime};
@@ -85,6 +84,13 @@ impl Paced {
         self.failure = self.failure.take().or(other.failure);
     }
 
+    fn note(&mut self, answered: Result<Sample>) {
+        match answered {
+            Ok(sample) => self.samples.push(sample),
+            Err(why) => self.fail(format!("{why:#}")),
+        }
+    }
+
     fn fail(&mut self, why: String) {
         self.failures += 1;
         self.failure.get_or_insert(why);
@@ -138,49 +144,42 @@ pub fn open<T: Send>(
 /// Calls by a schedule, over these connections in turn.
 pub async fn paced(connections: &[Connection], items: &Items, schedule: Schedule) -> Result<Paced> {
     let timer = Timer::new()?;
-    let seen = Arc::new(Mutex::new(Paced::default()));
-    let under_way = Arc::new(AtomicUsize::new(0));
-    let heads: Vec<_> = connections.iter().map(|connection| Arc::new(Heads::new(connection))).collect();
-    let mut calls = JoinSet::new();
-    let mut lost = false;
+    let heads: Vec<_> = connections.iter().map(Heads::new).collect();
+    // In one task, which is woken once for all answers that have come meanwhile: a task for each call takes the loader more time than
+    // the call.
+    let (mut under_way, mut all) = (FuturesUnordered::new(), Paced::default());
     for call in 0..schedule.calls {
         let meant = schedule.begin + schedule.meant(call);
         while let Some(early) = meant.checked_duration_since(Instant::now()).filter(|early| !early.is_zero()) {
-            timer.wait(early.max(TICK)).await?;
+            timer.set(early.max(TICK))?;
+            loop {
+                tokio::select! {
+                    biased;
+                    // In polling this those that are new are sent, too.
+                    Some(answered) = under_way.next() => all.note(answered),
+                    fired = timer.fired() => break fired?,
+                }
+            }
         }
-        while calls.try_join_next().is_some() {}
-        // Relaxed: a number that nothing else hangs on.
-        lost = under_way.fetch_add(1, Ordering::Relaxed) > MOST;
-        if lost {
+        if under_way.len() > MOST {
+            all.fail(format!("the server does not keep up: {MOST} calls are under way"));
             break;
         }
         let at = call as usize;
-        let mut connection = connections[at % connections.len()].clone();
-        let heads = Arc::clone(&heads[at % connections.len()]);
-        let (items, seen, under_way) = (items.clone(), Arc::clone(&seen), Arc::clone(&under_way));
-        calls.spawn(async move {
-            let item = &items.all[at % items.all.len()];
+        let (mut connection, heads) = (connections[at % connections.len()].clone(), &heads[at % connections.len()]);
+        let item = &items.all[at % items.all.len()];
+        under_way.push(async move {
             let answer = connection.call(heads.of(item.method), item.framed.clone()).await;
             let checked = answer.and_then(|answer| item.check(answer));
-            let took = meant.elapsed();
-            under_way.fetch_sub(1, Ordering::Relaxed);
-            let mut seen = seen.lock().expect("nobody panics with it");
-            match checked {
-                Ok(()) => seen.samples.push(Sample { meant, took }),
-                Err(why) => seen.fail(format!("{why:#}")),
-            }
+            checked.map(|()| Sample { meant, took: meant.elapsed() })
         });
-        // So that it is sent, and not only those behind it when the timer has to be waited for.
-        if call % 16 == 15 {
-            tokio::task::yield_now().await;
+    }
+    let rest = async {
+        while let Some(answered) = under_way.next().await {
+            all.note(answered)
         }
-    }
-    let ended = tokio::time::timeout(PATIENCE, async { while calls.join_next().await.is_some() {} }).await;
-    let mut all = std::mem::take(&mut *seen.lock().expect("nobody panics with it"));
-    if lost {
-        all.fail(format!("the server does not keep up: {MOST} calls are under way"));
-    }
-    if ended.is_err() {
+    };
+    if tokio::time::timeout(PATIENCE, rest).await.is_err() {
         all.fail(format!("calls were not answered within {PATIENCE:?}"));
     }
     Ok(all)
@@ -196,10 +195,15 @@ impl Timer {
         Ok(Timer(Receiver::from_owned_fd_unchecked(timer)?))
     }
 
-    async fn wait(&self, time: Duration) -> Result<()> {
+    /// It fires once, after this time.
+    fn set(&self, time: Duration) -> Result<()> {
         let at = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
         timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)?;
+        Ok(())
+    }
+
+    async fn fired(&self) -> Result<()> {
         loop {
             self.0.readable().await?;
             match self.0.try_read(&mut [0; 8]) {

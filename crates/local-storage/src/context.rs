@@ -62,6 +62,7 @@ pub struct Context {
     leftover: RefCell<Leftover>,
     guard: Guard,
     hooks: Option<Box<dyn Hooks>>,
+    pub(crate) waits: bool,
     /// Hooks that run now, one inside the other.
     depth: Cell<usize>,
     #[cfg(test)]
@@ -83,6 +84,7 @@ impl Context {
             leftover,
             guard: Guard::default(),
             hooks: None,
+            waits: true,
             depth: Cell::new(0),
             #[cfg(test)]
             plan: Default::default(),
@@ -98,6 +100,14 @@ impl Context {
     /// The same with something that runs at hook points.
     pub fn with_hooks(mut self, hooks: impl Hooks + 'static) -> Context {
         self.hooks = Some(Box::new(hooks));
+        self
+    }
+
+    /// The same, but waiting for nobody: a lock that is not free is refused at once, with [`LockError::DeadlinePassed`], and without
+    /// having looked as if it were waited for.
+    pub fn that_never_waits(mut self) -> Context {
+        self.waits = false;
+        self.restart_limit = Duration::ZERO;
         self
     }
 
@@ -178,7 +188,10 @@ impl Context {
         lock: &'a RawRqSpinLock,
         site: impl FnOnce() -> Site,
     ) -> Result<Held<'a>, Refusal> {
-        let answer = lock.lock(&self.cpu, self.deadline.get());
+        let answer = match self.waits {
+            true => lock.lock(&self.cpu, self.deadline.get()),
+            false => lock.try_lock(&self.cpu).then_some(()).ok_or(LockError::DeadlinePassed),
+        };
         #[cfg(test)]
         self.plan.asked(&self.cpu);
         match answer {

@@ -64,6 +64,11 @@ pub(crate) fn context(index: usize) -> Context {
     Context::new(Cpu::register().expect("few Cpus"), versions, Duration::from_millis(250))
 }
 
+/// One that waits for no lock.
+fn hasty_context(index: usize) -> Context {
+    context(index).that_never_waits()
+}
+
 /// One that waits so long for a lock that it is not a busy machine that ends the wait.
 fn patient_context(index: usize) -> Context {
     let cpu = Cpu::builder().timeout(Duration::from_secs(60)).register().expect("few Cpus");

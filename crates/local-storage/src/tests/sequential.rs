@@ -353,3 +353,36 @@ fn an_owner_may_have_a_thousand_maps_one_after_the_other() {
     let Found::Storage(storage) = owner.slot.find() else { panic!("it has an element") };
     assert_eq!(storage.index().elements().count(), 1);
 }
+
+#[test]
+fn who_never_waits_is_refused_a_lock_that_is_held_and_changes_nothing() {
+    let (cx, hasty, map, other) = (context(0), hasty_context(1), map(1, 10), map(1, 10));
+    let owner = TestOwner::new();
+    let (version, would_wait) =
+        (map.update(&hasty, &owner, b"a", Mode::Any, None).unwrap().version, rqspinlock::LockError::DeadlinePassed);
+    let refused = |error: UpdateError| matches!(error, UpdateError::Lock(refusal) if refusal.error == would_wait);
+    let Found::Storage(storage) = owner.slot.find() else { panic!("it has an element") };
+    let began = Instant::now();
+    let held = map.lock(map.bucket_of(&storage), &cx).unwrap();
+    assert!(refused(map.update(&hasty, &owner, b"b", Mode::Any, None).unwrap_err()));
+    let deleted = map.delete(&hasty, &owner, None);
+    assert!(matches!(deleted, Err(DeleteError::Lock(refusal)) if refusal.error == would_wait));
+    // The same lock for a first element, of one that has the bucket too.
+    let neighbour = TestOwner::with_id(owner.id);
+    assert!(refused(map.update(&hasty, &neighbour, b"c", Mode::Any, None).unwrap_err()));
+    assert_eq!(neighbour.slot.state(), SlotState::Empty);
+    // Another map's, for which the storage's lock was given back.
+    other.update(&hasty, &owner, b"d", Mode::Any, None).unwrap();
+    drop(held);
+    let index = storage.lock(&cx).unwrap();
+    assert!(refused(map.update(&hasty, &owner, b"b", Mode::Any, None).unwrap_err()));
+    drop(index);
+    assert!(began.elapsed() < Duration::from_secs(10), "it has waited");
+    let events = hasty.cpu().events().snapshot();
+    assert_eq!((events.queued, events.timeouts, events.aa, events.abba), (0, 0, 0, 0));
+    assert_eq!(map.lookup(&owner), Some(Value { bytes: b"a".to_vec(), version }));
+    assert_eq!(map.elements(), 1);
+    map.delete(&hasty, &owner, Some(version)).unwrap();
+    destroy(&cx, &owner);
+    assert_eq!((map.elements(), other.elements()), (0, 0));
+}

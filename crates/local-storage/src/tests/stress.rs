@@ -45,12 +45,13 @@ impl Drop for Over<'_> {
     }
 }
 
-/// One owner, updaters and deleters: values are whole, no version is seen with two values, nothing is left at the end.
+/// One owner, updaters and deleters, every second of which waits for nobody: values are whole, no version is seen with two values, nothing is left at the end.
 fn stress_change(name: &'static str, threads: usize) {
     Run::new(name, threads).watched(|run| {
         let (map, owner, end) = (map(64, 10), TestOwner::new(), run.end);
         let (created, deleted) = (AtomicU64::new(0), AtomicU64::new(0));
-        run.on_threads(0, |cx, _, rng, tally| {
+        let context = |index| if index % 2 == 0 { context(index) } else { hasty_context(index) };
+        run.on_threads_in(0, context, |cx, _, rng, tally| {
             let (mut seen, mut last) = (Value { bytes: Vec::new(), version: 0 }, 0);
             let mut note = |written: Written| {
                 assert!(written.version > last, "version {} after {last}, by the same clock", written.version);

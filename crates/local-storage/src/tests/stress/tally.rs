@@ -97,6 +97,11 @@ impl Tally {
                 self.timed_out.push((start, Instant::now()));
                 return None;
             }
+            UpdateError::Lock(Refusal { error: LockError::DeadlinePassed, .. }) | UpdateError::Unsettled { .. }
+                if !cx.waits =>
+            {
+                "would wait"
+            }
             UpdateError::Lock(refusal) if is_abba(refusal.error) => "ABBA",
             other => panic!("{what}: {other}"),
         };
@@ -185,12 +190,7 @@ impl Run {
         Instant::now() < self.end
     }
 
-    /// Runs `round` on all threads at once, with what each needs, and adds up what they have done.
-    pub(super) fn on_threads(&mut self, round: u64, body: impl Fn(&Context, usize, &mut Rng, &mut Tally) + Sync) {
-        self.on_threads_in(round, context, body);
-    }
-
-    /// The same, each with a context that it makes itself.
+    /// Runs `round` on all threads at once, each with a context that it makes itself, and adds up what they have done.
     pub(super) fn on_threads_in(
         &mut self,
         round: u64,

@@ -105,7 +105,9 @@ impl App {
         }
         let routes = routes(&node, &health, config.max_message_size)?;
         let calls = Calls::new(services::Values(node.clone()), routes, config.max_message_size, transfer_timeout);
-        let io_threads = IoThreads::start(config.io_threads).map_err(StartError::IoThreads)?;
+        let inline = node.engine.clone();
+        let io_threads =
+            IoThreads::start(config.io_threads, move || inline.clone().run_inline()).map_err(StartError::IoThreads)?;
         Ok(App { node, listeners, calls, health, drain: config.drain, io_threads })
     }
 

@@ -38,7 +38,7 @@ pub struct Config {
     /// The domain. Its `executor` is overwritten from `workers`, and its reserved descriptors from `transport`, when the
     /// server is built.
     pub engine: engine::Config,
-    /// Threads that drive connections and read values.
+    /// Threads that drive connections, and do what need not wait.
     pub io_threads: usize,
     /// What it logs.
     pub log: logging::Config,
@@ -183,6 +183,8 @@ impl Options {
         set(&mut workers.per_cpu, self.workers_per_cpu, "workers-per-cpu", 1, 64)?;
         set(&mut workers.mailbox, self.mailbox, "mailbox", 1, 1 << 20)?;
         set(&mut config.io_threads, self.io_threads, "io-threads", 1, 256)?;
+        let inline = &mut config.engine.inline_mutations;
+        *inline = self.inline_mutations.unwrap_or(*inline);
         config.engine.guard = self.guard.map_or(config.engine.guard, Guard::into_engine);
         set_ms(&mut config.engine.lock_timeout, self.lock_timeout_ms, "lock-timeout-ms", 1)
     }

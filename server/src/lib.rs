@@ -9,7 +9,8 @@
 //! [`config::CommandLine`] → [`config::Config`] → [`app::App`] → [`app::Serving`], which the binary and the tests share.
 //!
 //! Invariants: wire types stay in `services`, `convert`, `status` and `pages`. No lock of the domain is waited for here:
-//! reads are lock-free, and everything else runs on the engine's pinned workers.
+//! reads are lock-free, a mutation is done here as long as its locks are free,
+//! and everything else runs on the engine's pinned workers.
 
 #![forbid(unsafe_code)]
 

@@ -105,7 +105,7 @@ fn deadlocks_are_told_in_tables_and_drawn() {
         assert!(text.lines().any(|line| line.starts_with(&row)), "{row}: {text}");
         assert!(text.lines().any(|line| line.starts_with(kind) && line.ends_with('#')), "{text}");
     }
-    for load in ["gets of the owners in it", "updates aside of it", "updates behind it"] {
+    for load in ["gets of the owners in it", "updates aside of it", "updates at its worker"] {
         assert!(text.lines().any(|line| line.starts_with(load)), "{load}: {text}");
     }
     let drawn = std::fs::read_to_string(&svg).expect("a picture");

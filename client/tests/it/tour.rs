@@ -489,9 +489,10 @@ fn json_has_the_names_of_the_api() {
             "admin stats",
             "",
             "instance_id maps elements bytes task_owners cgroup_owners simulated_owners retry_list_length \
-             retired_pending exits_seen connections workers",
+             retired_pending exits_seen connections workers io_threads",
         ),
         ("admin stats", "/workers/0", "index lock border"),
+        ("admin stats", "/io_threads/0", "done handed_over lock"),
     ] {
         let json = tour.json(line);
         assert_eq!(names(json.pointer(pointer).expect(pointer)), expected, "{line} {pointer}");

@@ -159,10 +159,15 @@ impl<Op, Reply> Executor<Op, Reply> {
         &self.shared.workers
     }
 
+    /// Whether the workers are told to stop: nothing new is taken.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stop.said()
+    }
+
     fn inlet(&self, worker: usize) -> Result<&Inlet<Op, Reply>, Refused> {
         // The mailbox refuses by itself once it is gone. This is for the time before: nothing more is queued behind the
         // job that a worker is in when it is told to stop.
-        if self.shared.stop.said() {
+        if self.is_stopping() {
             return Err(Refused::Stopped);
         }
         self.shared.inlets.get(worker).map(Arc::as_ref).ok_or(Refused::Stopped)

@@ -27,6 +27,8 @@ pub struct Config {
     pub lock_timeout: Duration,
     /// What stands before an operation.
     pub guard: Guard,
+    /// Whether threads that can ([`Engine::run_inline`](crate::Engine::run_inline)) do mutations themselves.
+    pub inline_mutations: bool,
     /// Whether programs may have steps that make others wait.
     pub lab_steps: bool,
 }
@@ -51,6 +53,7 @@ impl Default for Config {
             max_bytes: None,
             lock_timeout: rqspinlock::DEFAULT_TIMEOUT,
             guard: Guard::RqSpinLock,
+            inline_mutations: true,
             lab_steps: false,
         }
     }

@@ -3,6 +3,7 @@
 mod batch;
 #[cfg(feature = "test-hooks")]
 mod hooks;
+mod inline;
 mod owner;
 mod pipeline;
 mod programs;
@@ -18,6 +19,7 @@ use local_storage::{ByteLimits, OwnerSlot, Value, VersionClock};
 use owners::{OwnerError, OwnerId, OwnerKind, OwnerRef, Registry};
 
 pub use self::batch::{BATCH_ITEMS, Batch};
+use self::inline::Inline;
 pub use self::owner::SIMULATED_PER_CALL;
 pub use self::pipeline::Pipeline;
 use self::start::{Guards, build_worker};
@@ -46,6 +48,7 @@ struct Inner {
     lab_steps: bool,
     shared: Arc<Shared>,
     executor: Executor<Request, Reply>,
+    inline: Arc<Inline>,
     workers: Mutex<Option<Workers>>,
 }
 
@@ -83,7 +86,8 @@ impl Engine {
         };
         let _ = shared.owners.set(registry);
         let (guard, lab_steps) = (config.guard, config.lab_steps);
-        Ok(Engine(Arc::new(Inner { guard, lab_steps, shared, executor, workers: Mutex::new(Some(workers)) })))
+        let inline = Inline::new(config.inline_mutations, guard, executor.workers().len());
+        Ok(Engine(Arc::new(Inner { guard, lab_steps, shared, executor, inline, workers: Mutex::new(Some(workers)) })))
     }
 
     /// Ends the pinned threads and the watch for exits, waiting for each within `grace`. What is queued is refused with
@@ -205,9 +209,13 @@ impl Engine {
             }
         }
         let owner = self.find_or_register(&opened, owner).await?;
+        let call = call.into();
+        if let Some(got) = self.get_or_create_inline(&opened, &owner, initial.as_deref(), call.deadline) {
+            return got;
+        }
         self.learn_cgroup(&opened, &owner).await;
         let worker = self.worker_of(owner.id().0);
-        got(self.submit(worker, Op::GetOrCreate { map: opened, owner, initial }, call.into()).await)
+        got(self.submit(worker, Op::GetOrCreate { map: opened, owner, initial }, call).await)
     }
 
     /// Creates a value where there is none. Refused: as [`Engine::update`].
@@ -243,9 +251,13 @@ impl Engine {
             true => self.find_or_register(&map, owner).await?,
             false => self.find(&map, owner)?,
         };
+        let Conditions { expected_version: expected, deadline, .. } = conditions;
+        if let Some(written) = self.update_inline(&map, &owner, &value, mode, expected, deadline) {
+            return written;
+        }
         self.learn_cgroup(&map, &owner).await;
         let worker = self.worker_of(owner.id().0);
-        let op = Op::Update { map, owner, value, mode, expected: conditions.expected_version };
+        let op = Op::Update { map, owner, value, mode, expected };
         written(self.submit(worker, op, conditions.call()).await)
     }
 
@@ -254,9 +266,13 @@ impl Engine {
         let map = self.0.shared.maps.open(map, conditions.expected_map_id)?;
         check_kind(&map, ref_kind(owner))?;
         let owner = self.find(&map, owner)?;
+        let Conditions { expected_version: expected, deadline, .. } = conditions;
+        if let Some(written) = self.delete_inline(&map, &owner, expected, deadline) {
+            return written;
+        }
         self.learn_cgroup(&map, &owner).await;
         let worker = self.worker_of(owner.id().0);
-        let op = Op::Delete { map, owner, expected: conditions.expected_version };
+        let op = Op::Delete { map, owner, expected };
         written(self.submit(worker, op, conditions.call()).await)
     }
 
@@ -307,6 +323,7 @@ impl Engine {
         let workers = self.workers().into_iter().zip(gauges());
         Stats {
             workers: workers.map(|(border, gauges)| WorkerStats { border, lock: gauges.lock.snapshot() }).collect(),
+            inline: self.0.inline.stats(),
             maps,
             elements,
             bytes,

@@ -3,12 +3,15 @@
 //! ```text
 //!   caller (tokio) ── get, lists ──► maps, owners (registries) ──► local-storage, lock-free, on the calling thread
 //!        │
-//!        └─ create, update, delete, free ──► Op + deadline ──► cpu-executor ──► Worker (pinned: owns a Cpu) ──► local-storage
+//!        ├─ create, update, delete ──► local-storage, on the calling thread, if it has a Cpu and every lock is free
+//!        │                                │ else
+//!        └─ free ─────────────────────────┴──► Op + deadline ──► cpu-executor ──► Worker (pinned: owns a Cpu) ──► local-storage
 //!   exit thread ── Op::Destroy ─────────────────────────────────────┘
 //! ```
 //!
-//! * An operation on an owner runs on the worker that the owner's id hashes to, so operations on one owner keep their order.
-//! * A [`Batch`] goes to each worker as a few jobs of many items; a [`Pipeline`] keeps many operations in flight, in order for each owner.
+//! * An operation on an owner that has to wait for a lock, or runs a program, does so on the worker that the owner's id hashes to: those that
+//!   wait keep their order, and one that waits holds up no thread that serves others ([`Engine::run_inline`]).
+//! * A [`Batch`] and a [`Pipeline`] keep the order of their operations on an owner. What is left to a worker goes there as a few jobs of many.
 //! * A map's free runs on the worker that its id hashes to, in steps between other operations.
 //! * Only a create registers an owner, on a blocking thread; everything else only looks.
 //! * A call by a reusable name (pid, path) answers only for whoever has the name now: see [`Engine::get`].
@@ -38,7 +41,7 @@ pub use owners;
 pub use owners::{Counts as OwnerCounts, Identity, OwnerId, OwnerKind, OwnerRef, Peer};
 pub use rqspinlock::Events as LockEvents;
 pub use types::{
-    BatchItems, BatchOwners, Call, Conditions, Credentials, Cursor, ElementPage, Got, Guard, ListedElement, MapId,
-    MapInfo, MapSpec, MapState, Operation, Outcome, OwnerInfo, OwnerState, Stats, UpdateMode, Version, WorkerStats,
-    Written,
+    BatchItems, BatchOwners, Call, Conditions, Credentials, Cursor, ElementPage, Got, Guard, InlineStats,
+    ListedElement, MapId, MapInfo, MapSpec, MapState, Operation, Outcome, OwnerInfo, OwnerState, Stats, UpdateMode,
+    Version, WorkerStats, Written,
 };

@@ -1,5 +1,6 @@
 //! The registry of maps: by name for every call, in the order of their ids for listings.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,6 +76,11 @@ impl Map {
     fn hook_bit(&self, bit: u8) -> bool {
         // Relaxed: as above.
         self.hooks.load(Ordering::Relaxed) & bit != 0
+    }
+
+    /// What a value is created from; without anything that is zeroes.
+    pub(crate) fn initial<'a>(&self, initial: Option<&'a [u8]>) -> Cow<'a, [u8]> {
+        initial.map_or_else(|| vec![0; self.spec.value_size as usize].into(), Cow::Borrowed)
     }
 
     pub(crate) fn info(&self) -> MapInfo {

@@ -39,17 +39,10 @@ impl Scene<'_> {
     }
 
     pub(crate) fn delete(&self, error: DeleteError, expected: Option<u64>) -> Error {
-        let name = || self.map.spec.name.clone();
         match error {
-            DeleteError::OwnerGone => Error::OwnerExited { owner: self.owner.id() },
-            DeleteError::NotFound => Error::ElementNotFound { map: name() },
-            DeleteError::VersionMismatch { current } => {
-                Error::VersionMismatch { expected: expected.unwrap_or_default(), current }
-            }
-            DeleteError::MapFreeing => Error::MapFreeing { name: name() },
             DeleteError::Lock(refusal) => self.lock(refusal),
-            DeleteError::Busy => Error::Busy,
             DeleteError::Stopped => self.stop_reason(),
+            error => delete(error, self.map, self.owner.id(), expected),
         }
     }
 
@@ -111,7 +104,24 @@ pub(crate) fn update(error: UpdateError, map: &Map, owner: OwnerId, expected: Op
         UpdateError::Busy => Error::Busy,
         UpdateError::Unsettled { deadline: true } => Error::DeadlinePassed,
         UpdateError::Lock(_) | UpdateError::Stopped | UpdateError::Unsettled { deadline: false } => {
-            Error::Internal { problem: format!("a look at a map's room came to a lock or a program: {error}") }
+            Error::Internal { problem: format!("what takes no lock and runs no program came to one: {error}") }
+        }
+    }
+}
+
+/// The same of a delete.
+pub(crate) fn delete(error: DeleteError, map: &Map, owner: OwnerId, expected: Option<u64>) -> Error {
+    let name = || map.spec.name.clone();
+    match error {
+        DeleteError::OwnerGone => Error::OwnerExited { owner },
+        DeleteError::NotFound => Error::ElementNotFound { map: name() },
+        DeleteError::VersionMismatch { current } => {
+            Error::VersionMismatch { expected: expected.unwrap_or_default(), current }
+        }
+        DeleteError::MapFreeing => Error::MapFreeing { name: name() },
+        DeleteError::Busy => Error::Busy,
+        DeleteError::Lock(_) | DeleteError::Stopped => {
+            Error::Internal { problem: format!("what takes no lock and runs no program came to one: {error}") }
         }
     }
 }

@@ -86,6 +86,16 @@ pub enum UpdateMode {
     Exist,
 }
 
+impl From<UpdateMode> for local_storage::Mode {
+    fn from(mode: UpdateMode) -> Self {
+        match mode {
+            UpdateMode::Any => Self::Any,
+            UpdateMode::NoExist => Self::NoExist,
+            UpdateMode::Exist => Self::Exist,
+        }
+    }
+}
+
 /// What every call on a storage may say beside map, owner and value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conditions {
@@ -141,6 +151,13 @@ pub struct Got {
     pub created: bool,
     /// The owner, for the next call.
     pub owner: OwnerId,
+}
+
+impl Got {
+    /// What a get-or-create of the core has come to.
+    pub(crate) fn of((value, created): (local_storage::Value, bool), owner: OwnerId) -> Got {
+        Got { value: value.bytes, version: value.version, created, owner }
+    }
 }
 
 /// A mutation that happened.
@@ -309,6 +326,8 @@ pub struct OwnerInfo {
 pub struct Stats {
     /// One entry a pinned worker, by index.
     pub workers: Vec<WorkerStats>,
+    /// One entry a thread that does mutations itself.
+    pub inline: Vec<InlineStats>,
     /// Maps now, those that are being freed included.
     pub maps: u64,
     /// Elements in all maps now.
@@ -328,6 +347,17 @@ pub struct Stats {
 pub struct WorkerStats {
     /// What the border counts.
     pub border: cpu_executor::WorkerInfo,
+    /// What the lock counts.
+    pub lock: rqspinlock::Events,
+}
+
+/// Counters of a thread that does mutations itself.
+#[derive(Clone, Copy, Debug)]
+pub struct InlineStats {
+    /// Mutations it has done, or refused for good.
+    pub done: u64,
+    /// Those that it has left to a worker, because it would have had to wait.
+    pub handed_over: u64,
     /// What the lock counts.
     pub lock: rqspinlock::Events,
 }

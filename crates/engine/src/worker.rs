@@ -28,9 +28,9 @@ const FREE_STEP: u64 = 256;
 /// How many put-off unlinkings are tried between two batches.
 const RETRY_STEP: usize = 64;
 /// How long a worker that waits for somebody else's lock or for a grace period sleeps at most.
-const TIDY_PAUSE: Duration = Duration::from_millis(1);
+pub(crate) const TIDY_PAUSE: Duration = Duration::from_millis(1);
 /// An idle worker whose grace period does not end, because a reader is not run, looks less and less often, down to this.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the core knows of an owner.
 #[derive(Debug)]
@@ -195,31 +195,17 @@ impl Worker {
         mode: UpdateMode,
         expected: Option<Version>,
     ) -> Result<Written, Error> {
-        let mode = match mode {
-            UpdateMode::Any => local_storage::Mode::Any,
-            UpdateMode::NoExist => local_storage::Mode::NoExist,
-            UpdateMode::Exist => local_storage::Mode::Exist,
-        };
         let (cx, runner) = (&self.cx, &self.runner);
         let written =
-            runner.request(cx, map, owner, Some(value), || runner.update(cx, map, owner, value, mode, expected));
+            runner.request(cx, map, owner, Some(value), || runner.update(cx, map, owner, value, mode.into(), expected));
         written.map(|written| Written { version: written.version, owner: owner.id() })
     }
 
     fn get_or_create(&self, map: &Arc<Map>, owner: &OwnerHandle, initial: Option<&[u8]>) -> Reply {
-        let zeroes;
-        let initial = match initial {
-            Some(initial) => initial,
-            None => {
-                zeroes = vec![0; map.spec.value_size as usize];
-                &zeroes
-            }
-        };
+        let initial = &*map.initial(initial);
         let (cx, runner) = (&self.cx, &self.runner);
         let got = runner.request(cx, map, owner, Some(initial), || runner.get_or_create(cx, map, owner, initial));
-        got.map(|(value, created)| {
-            Done::Got(Got { value: value.bytes, version: value.version, created, owner: owner.id() })
-        })
+        got.map(|got| Done::Got(Got::of(got, owner.id())))
     }
 
     fn get(&self, map: &Arc<Map>, owner: &OwnerHandle) -> Result<Option<Value>, Error> {

@@ -8,7 +8,7 @@
 //!
 //!   meanwhile, once a millisecond each:   Gets of X, Y and Z
 //!                                         updates at a worker that takes no part
-//!                                         updates at X's worker, which wait behind it
+//!                                         updates of others of X's worker
 //! ```
 //!
 //! X, Y and Z are simulated owners on workers of their own. Their programs fail the calls that they run in, so that each caller gets the lock's

@@ -42,8 +42,6 @@ async fn each_kind_is_told_as_soon_as_it_can_be_and_others_are_served() {
     }
     let loads: Vec<_> = report.meanwhile.iter().map(|meanwhile| meanwhile.load).collect();
     assert_eq!(loads, [Load::Gets, Load::Aside, Load::Stalled]);
-    let slowest = |load: Load| report.meanwhile.iter().find(|of| of.load == load).unwrap().latency.max();
-    assert!(u128::from(slowest(Load::Stalled)) > LOCK_TIMEOUT.as_nanos(), "it waits behind the stalled worker");
     assert!(report.meanwhile.iter().all(|meanwhile| meanwhile.calls > 0));
 
     let directory = TempDir::new().unwrap();

@@ -121,7 +121,7 @@ async fn internal() {
     let address = listener.endpoint().to_string().replace("tcp", "http");
     let connections = Connections::new(transport::Config::default(), 10);
     let handler = Logged(calls.clone(), Dispatch::new(subscriber));
-    connections.accept(listener, handler, IoThreads::start(1).unwrap().into());
+    connections.accept(listener, handler, IoThreads::start(1, std::future::pending).unwrap().into());
     let mut client = HealthClient::new(Endpoint::from_shared(address).unwrap().connect().await.unwrap());
 
     let mut incidents = Vec::new();

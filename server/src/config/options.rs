@@ -131,10 +131,17 @@ pub struct Options {
     #[arg(long, env = "HOLDFAST_MAILBOX", value_name = "N")]
     pub mailbox: Option<usize>,
 
-    /// Run so many threads for connections and for reading values. A connection stays on its thread, so that one
+    /// Run so many threads for connections and for what need not wait. A connection stays on its thread, so that one
     /// connection never uses more than one. [default: 2]
     #[arg(long, env = "HOLDFAST_IO_THREADS", value_name = "N")]
     pub io_threads: Option<usize>,
+
+    /// Let these threads do mutations themselves, as long as the locks are free. [default: true]
+    ///
+    /// It saves the way to the owner's worker and back. What would have to wait for a lock, and what runs a program, goes to the
+    /// worker all the same; with false everything does.
+    #[arg(long, env = "HOLDFAST_INLINE_MUTATIONS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub inline_mutations: Option<bool>,
 
     /// Give up waiting for a lock after so many milliseconds (LOCK_TIMEOUT). [default: 250]
     #[arg(long, env = "HOLDFAST_LOCK_TIMEOUT_MS", value_name = "MS")]
@@ -260,6 +267,7 @@ impl Options {
             workers_per_cpu: self.workers_per_cpu.or(other.workers_per_cpu),
             mailbox: self.mailbox.or(other.mailbox),
             io_threads: self.io_threads.or(other.io_threads),
+            inline_mutations: self.inline_mutations.or(other.inline_mutations),
             guard: self.guard.or(other.guard),
             lock_timeout_ms: self.lock_timeout_ms.or(other.lock_timeout_ms),
             allow_simulated_owners: self.allow_simulated_owners.or(other.allow_simulated_owners),

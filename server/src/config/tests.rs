@@ -17,6 +17,7 @@ cpus = "0-1,3"
 workers-per-cpu = 2
 mailbox = 16
 io-threads = 3
+inline-mutations = false
 lock-timeout-ms = 40
 allow-simulated-owners = true
 allow-lab-steps = true
@@ -64,7 +65,7 @@ fn every_option_arrives_where_it_belongs() {
     assert_eq!((config.workers.per_cpu, config.workers.mailbox, config.io_threads), (2, 16, 3));
     assert_eq!(config.engine.lock_timeout, Duration::from_millis(40));
     assert_eq!(config.engine.guard, engine::Guard::PerCpuCounter);
-    assert!(config.engine.owners.simulated);
+    assert!(config.engine.owners.simulated && !config.engine.inline_mutations);
     assert_eq!((config.engine.max_maps, config.engine.owners.max_owners), (7, 8));
     assert_eq!((config.engine.max_owner_bytes, config.engine.max_bytes), (Some(18), Some(19)));
     assert_eq!((config.engine.max_value_size, config.max_message_size), (9, 10_000));
@@ -144,6 +145,7 @@ fn help_says_the_defaults() {
         ("--workers-per-cpu", config.workers.per_cpu.to_string()),
         ("--mailbox", config.workers.mailbox.to_string()),
         ("--io-threads", config.io_threads.to_string()),
+        ("--inline-mutations", config.engine.inline_mutations.to_string()),
         ("--lock-timeout-ms", config.engine.lock_timeout.as_millis().to_string()),
         ("--allow-simulated-owners", config.engine.owners.simulated.to_string()),
         ("--allow-lab-steps", config.engine.lab_steps.to_string()),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use engine::LockEvents;
 use holdfast_proto::v1::admin_service_server::AdminService;
 use holdfast_proto::v1::{
-    BorderStats, GetInfoRequest, GetInfoResponse, GetStatsRequest, GetStatsResponse, LockStats, WorkerInfo, WorkerStats,
+    BorderStats, GetInfoRequest, GetInfoResponse, GetStatsRequest, GetStatsResponse, IoThreadStats, LockStats,
+    WorkerInfo, WorkerStats,
 };
 use tonic::{Request, Response, Status};
 
@@ -51,6 +52,7 @@ impl AdminService for Service {
             retired_pending: stats.retired,
             exits_seen: stats.owners.exits,
             connections: connections.open() as u64,
+            io_threads: stats.inline.into_iter().map(io_thread_stats).collect(),
         }))
     }
 }
@@ -78,6 +80,10 @@ fn worker_stats(engine::WorkerStats { border, lock }: engine::WorkerStats) -> Wo
             dropped_replies: counters.dropped,
         }),
     }
+}
+
+fn io_thread_stats(engine::InlineStats { done, handed_over, lock }: engine::InlineStats) -> IoThreadStats {
+    IoThreadStats { done, handed_over, lock: Some(lock_stats(lock)) }
 }
 
 fn lock_stats(events: LockEvents) -> LockStats {

@@ -5,6 +5,7 @@
 //! back (`cargo xtask bench service`). The price: two busy connections may share a thread beside an idle one. A new
 //! connection goes to the thread that has the fewest.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,8 +36,11 @@ struct Thread {
 pub(super) struct Seat(Arc<Thread>);
 
 impl IoThreads {
-    /// Starts `count` threads, at least one.
-    pub fn start(count: usize) -> io::Result<IoThreads> {
+    /// Starts `count` threads, at least one. What `beside` makes is polled on each, beside its connections.
+    pub fn start<F: Future<Output = Infallible>>(
+        count: usize,
+        beside: impl Fn() -> F + Clone + Send + 'static,
+    ) -> io::Result<IoThreads> {
         let stop = CancellationToken::new();
         let count = count.max(1);
         let start = |index| {
@@ -48,10 +52,10 @@ impl IoThreads {
                 .on_thread_park(cpu_executor::idle)
                 .build()?;
             let handle = runtime.handle().clone();
-            let stop = stop.clone();
+            let (stop, beside) = (stop.clone(), beside.clone());
             thread::Builder::new().name(name).spawn(move || {
                 cpu_executor::ring_when_idle();
-                runtime.block_on(stop.cancelled());
+                runtime.block_on(stop.run_until_cancelled(beside()));
                 // What is stuck in a system call is left behind.
                 runtime.shutdown_background();
             })?;
@@ -89,7 +93,7 @@ mod tests {
 
     #[test]
     fn connections_are_spread_and_end_with_their_threads() {
-        let threads = IoThreads::start(2).expect("two threads");
+        let threads = IoThreads::start(2, std::future::pending::<Infallible>).expect("two threads");
         let mut seats: Vec<_> = (0..4).map(|_| threads.seat()).collect();
         let counts =
             || threads.seats.iter().map(|thread| thread.connections.load(Ordering::Relaxed)).collect::<Vec<_>>();

@@ -11,7 +11,9 @@ use holdfast_proto::v1::{
 };
 use holdfastd::config::Config;
 
-use crate::harness::{Api, Hold, Server, bytes, cgroup, hold, map_of, patient, simulated, soon, task, until, within};
+use crate::harness::{
+    Api, Hold, Server, by_workers, bytes, cgroup, hold, map_of, patient, simulated, soon, task, until, within,
+};
 use crate::machine::Sleeper;
 use crate::status_table::refused;
 
@@ -291,7 +293,7 @@ async fn an_answer_that_clients_would_not_take_is_refused_before() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_mailbox_and_a_deadline_are_the_statuses_of_those_that_they_meet() {
-    let (server, mut api, [own, others]) = with_owners(100, |config| config.workers.mailbox = 1).await;
+    let (server, mut api, [own, others]) = with_owners(100, by_workers(|config| config.workers.mailbox = 1)).await;
     let held = stall(&server, 0);
     let mut named = vec![own[0]; JOB + 1];
     named[1] = others[0];
@@ -330,7 +332,7 @@ async fn a_full_mailbox_and_a_deadline_are_the_statuses_of_those_that_they_meet(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_of_a_client_that_vanishes() {
-    let (server, mut api, [own, _]) = with_owners(100, |_| {}).await;
+    let (server, mut api, [own, _]) = with_owners(100, by_workers(|_| {})).await;
     let held = stall(&server, 0);
     let waiting = tokio::spawn({
         let (mut api, named) = (api.clone(), own.repeat(20));

@@ -12,7 +12,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
-use crate::harness::{PATIENCE, Process, Server, bytes, connect, hold, loopback, simulated, soon, until};
+use crate::harness::{PATIENCE, Process, Server, by_workers, bytes, connect, hold, loopback, simulated, soon, until};
 use crate::machine::measured;
 use crate::raw::{GOAWAY, Raw};
 
@@ -21,7 +21,7 @@ const SLACK: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_runs_is_answered() {
-    let mut server = Server::with(|config| config.drain.timeout = PATIENCE).await;
+    let mut server = Server::with(by_workers(|config| config.drain.timeout = PATIENCE)).await;
     let mut api = server.api();
     api.task_map("m").await;
     api.simulate(MapKind::Task, 1, 1).await;
@@ -52,7 +52,7 @@ async fn a_call_that_runs_is_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_ends_in_time_with_silent_unresponsive_and_stuck_clients() {
     let timeout = Duration::from_millis(500);
-    let mut server = Server::with(|config| config.drain.timeout = timeout).await;
+    let mut server = Server::with(by_workers(|config| config.drain.timeout = timeout)).await;
     let mut api = server.api();
     api.task_map("m").await;
     api.simulate(MapKind::Task, 1, 1).await;

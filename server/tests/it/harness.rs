@@ -252,6 +252,14 @@ pub fn cgroup(path: &str) -> OwnerRef {
     OwnerRef::Cgroup(CgroupRef { r#ref: Some(cgroup_ref::Ref::Path(path.to_owned())) })
 }
 
+/// A configuration in which all mutations go through the workers' mailboxes, for tests that are about these.
+pub fn by_workers(change: impl FnOnce(&mut Config)) -> impl FnOnce(&mut Config) {
+    |config| {
+        config.engine.inline_mutations = false;
+        change(config);
+    }
+}
+
 /// A closure that keeps a worker or a lock until the guard is dropped, and never longer than a test may take.
 pub fn hold() -> (Hold, impl FnOnce() + Send + 'static) {
     let (release, released) = mpsc::channel::<()>();

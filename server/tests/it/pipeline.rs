@@ -19,7 +19,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::harness::{Api, Hold, PATIENCE, Server, bytes, hold, patient, put, simulated, soon, task, until, within};
+use crate::harness::{
+    Api, Hold, PATIENCE, Server, by_workers, bytes, hold, patient, put, simulated, soon, task, until, within,
+};
 use crate::http2::{Http2, framed};
 use crate::machine::Sleeper;
 use crate::status_table::refused;
@@ -174,7 +176,7 @@ async fn a_read_sees_what_was_written_before_it_by_whatever_name() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_waits_for_writes_to_its_owner_alone() {
-    let (server, mut api, [own, others]) = with_owners(60, |_| {}).await;
+    let (server, mut api, [own, others]) = with_owners(60, by_workers(|_| {})).await;
     let [(writes, writes_id), (reads, _)] = [own[0], own[1]];
     for (id, _) in [own[0], own[1], others[0]] {
         api.update("m", simulated(id), 1).await.unwrap();
@@ -228,7 +230,7 @@ async fn an_owner_that_is_not_known_yet_keeps_its_place() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operation_is_refused_for_itself() {
-    let (server, mut api, [own, _]) = with_owners(60, |config| config.workers.mailbox = 1).await;
+    let (server, mut api, [own, _]) = with_owners(60, by_workers(|config| config.workers.mailbox = 1)).await;
     let owner = || Some(simulated(own[0].0));
     let version = api.update("m", simulated(own[0].0), 1).await.unwrap().version;
     let mut talk = Talk::new(&mut api).await;
@@ -309,7 +311,7 @@ async fn every_operation_is_refused_for_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_reads_no_further_than_1024_operations() {
     const ALL: usize = 3_000;
-    let (server, mut api, [own, _]) = with_owners(60, |_| {}).await;
+    let (server, mut api, [own, _]) = with_owners(60, by_workers(|_| {})).await;
     let limits = api.admin.get_info(GetInfoRequest {}).await.unwrap().into_inner().limits.unwrap();
     assert_eq!(limits.max_pipeline_in_flight, IN_FLIGHT as u64);
     let held = stall(&server, 0);
@@ -373,7 +375,7 @@ async fn a_client_that_reads_nothing_is_not_read_from() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_of_a_client_that_vanishes() {
-    let (server, mut api, [own, _]) = with_owners(60, |_| {}).await;
+    let (server, mut api, [own, _]) = with_owners(60, by_workers(|_| {})).await;
     let held = stall(&server, 0);
     let mut talk = Talk::new(&mut api).await;
     for id in 0..100 {
@@ -390,7 +392,7 @@ async fn nothing_is_left_of_a_client_that_vanishes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_answers_what_was_read_and_ends_it() {
-    let (mut server, mut api, [own, _]) = with_owners(60, |config| config.drain.timeout = PATIENCE).await;
+    let (mut server, mut api, [own, _]) = with_owners(60, by_workers(|config| config.drain.timeout = PATIENCE)).await;
     let held = stall(&server, 0);
     let [mut talk, mut idle] = [Talk::new(&mut api).await, Talk::new(&mut api).await];
     talk.say(1, update(simulated(own[0].0), 1)).await;
@@ -412,7 +414,7 @@ async fn a_drain_answers_what_was_read_and_ends_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_answers_what_has_not_begun_and_ends_it() {
-    let (server, _, [own, others]) = with_owners(60, |_| {}).await;
+    let (server, _, [own, others]) = with_owners(60, by_workers(|_| {})).await;
     let _held = stall(&server, 0);
     let mut patient = StorageServiceClient::with_origin(patient(), server.origin());
     let requests = [(1, own[0].0), (2, others[0].0)]
@@ -429,7 +431,7 @@ async fn a_deadline_answers_what_has_not_begun_and_ends_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_message_ends_it_after_what_was_read() {
-    let (server, mut api, [own, _]) = with_owners(60, |config| config.max_message_size = 100_000).await;
+    let (server, mut api, [own, _]) = with_owners(60, by_workers(|config| config.max_message_size = 100_000)).await;
     let good = |id| framed(&PipelineRequest { id, operation: Some(update(simulated(own[0].0), id)) }.encode_to_vec());
     let cases = [
         (framed(&[0x0a, 0xff]), "INVALID_MESSAGE"),

@@ -21,7 +21,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::harness::{
-    Api, Process, Server, bytes, cgroup, connect, hold, map_of, patient, put, simulated, soon, task, until, within,
+    Api, Process, Server, by_workers, bytes, cgroup, connect, hold, map_of, patient, put, simulated, soon, task, until,
+    within,
 };
 
 const README: &str = include_str!("../../../proto/README.md");
@@ -159,7 +160,7 @@ async fn lock_timeout() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn request_deadline() {
     let (server, mut api, Placed { own, other, serial }) =
-        two_workers(|config| config.engine.lock_timeout = Duration::from_secs(60)).await;
+        two_workers(by_workers(|config| config.engine.lock_timeout = Duration::from_secs(60))).await;
     api.task_map("other").await;
     let mut patient = StorageServiceClient::with_origin(patient(), server.origin());
     let timeout = Duration::from_millis(50);
@@ -246,7 +247,7 @@ async fn storage_busy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overloaded() {
-    let (server, mut api, Placed { own, .. }) = two_workers(|config| config.workers.mailbox = 1).await;
+    let (server, mut api, Placed { own, .. }) = two_workers(by_workers(|config| config.workers.mailbox = 1)).await;
     let (held, body) = hold();
     server.engine.stall_worker(own, body);
     let held = held.wait();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdfast_proto::v1::{GetMapRequest, MapKind};
 use tonic::Code;
 
-use crate::harness::{Api, Server, bytes, connect, hold, put, simulated, soon, until};
+use crate::harness::{Api, Server, by_workers, bytes, connect, hold, put, simulated, soon, until};
 use crate::raw::{GOAWAY, PING, PREFACE, Raw};
 
 /// Short enough to wait for.
@@ -138,7 +138,7 @@ async fn a_flood_of_headers_costs_its_sender_the_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_who_leave_take_their_queued_work_along() {
-    let server = Server::start().await;
+    let server = Server::with(by_workers(|_| {})).await;
     let mut api = server.api();
     api.task_map("m").await;
     api.simulate(MapKind::Task, 1, 1).await;

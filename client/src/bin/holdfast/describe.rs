@@ -1,7 +1,7 @@
 //! What the server describes, as JSON (the API's field names, enums as short words) and as cells of a table.
 
 use holdfast::v1::owner_identity::Identity;
-use holdfast::v1::{Limits, WorkerInfo, WorkerStats};
+use holdfast::v1::{IoThreadStats, Limits, LockStats, WorkerInfo, WorkerStats};
 use holdfast::{
     Element, GetInfoResponse, GetStatsResponse, MapKind, MapState, OwnerDetails, OwnerIdentity, OwnerState, StorageMap,
 };
@@ -169,27 +169,15 @@ pub fn stats_json(stats: &GetStatsResponse) -> Json {
         "exits_seen": stats.exits_seen,
         "connections": stats.connections,
         "workers": stats.workers.iter().map(worker_json).collect::<Vec<_>>(),
+        "io_threads": stats.io_threads.iter().map(io_thread_json).collect::<Vec<_>>(),
     })
 }
 
 fn worker_json(worker: &WorkerStats) -> Json {
-    let lock = worker.lock.unwrap_or_default();
     let border = worker.border.unwrap_or_default();
     json!({
         "index": worker.index,
-        "lock": {
-            "fast": lock.fast,
-            "stolen": lock.stolen,
-            "queued": lock.queued,
-            "claimed": lock.claimed,
-            "parked": lock.parked,
-            "trylock_fallback": lock.trylock_fallback,
-            "aa": lock.aa,
-            "abba": lock.abba,
-            "timeouts": lock.timeouts,
-            "flushed": lock.flushed,
-            "out_of_order": lock.out_of_order,
-        },
+        "lock": lock_json(worker.lock.unwrap_or_default()),
         "border": {
             "mailbox_length": border.mailbox_length,
             "mailbox_high_water": border.mailbox_high_water,
@@ -198,6 +186,30 @@ fn worker_json(worker: &WorkerStats) -> Json {
             "cancelled": border.cancelled,
             "dropped_replies": border.dropped_replies,
         },
+    })
+}
+
+fn io_thread_json(thread: &IoThreadStats) -> Json {
+    json!({
+        "done": thread.done,
+        "handed_over": thread.handed_over,
+        "lock": lock_json(thread.lock.unwrap_or_default()),
+    })
+}
+
+fn lock_json(lock: LockStats) -> Json {
+    json!({
+        "fast": lock.fast,
+        "stolen": lock.stolen,
+        "queued": lock.queued,
+        "claimed": lock.claimed,
+        "parked": lock.parked,
+        "trylock_fallback": lock.trylock_fallback,
+        "aa": lock.aa,
+        "abba": lock.abba,
+        "timeouts": lock.timeouts,
+        "flushed": lock.flushed,
+        "out_of_order": lock.out_of_order,
     })
 }
 

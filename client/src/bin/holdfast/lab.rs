@@ -83,7 +83,7 @@ they would take a lock, since their own call is counted (delete errors).")]
     ///
     /// AA: a call wants a lock that it holds. ABBA: two calls want what the other one holds. ABBCCA: three in a ring. timeout: one
     /// wants what a stalled call holds. The first two are told at once, by the lock itself; the others when its timeout, 250 ms, is
-    /// over. Meanwhile others read the very values, update at a worker that takes no part, and update behind a stalled worker.
+    /// over. Meanwhile others read the very values, update at a worker that takes no part, and update other owners of a stalled worker.
     ///
     /// Without --endpoint (HOLDFAST_ENDPOINT does not count here) a server is started in this process. A server of one's own is
     /// started with --allow-simulated-owners --allow-lab-steps, and has 4 workers or more (--workers-per-cpu).

@@ -89,6 +89,6 @@ async fn holdfast(constant: Constant) -> Result<()> {
     let routes = Routes::new(StorageServiceServer::new(constant.clone()));
     let calls = Calls::new(constant, routes, MESSAGE, config.transfer_timeout);
     let connections = Connections::new(config, CONNECTIONS);
-    connections.accept(listener, calls, Arc::new(IoThreads::start(THREADS)?));
+    connections.accept(listener, calls, Arc::new(IoThreads::start(THREADS, std::future::pending)?));
     pending().await
 }

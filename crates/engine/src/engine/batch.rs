@@ -3,13 +3,16 @@
 //! ```text
 //!   Get, no hop:  ids ──► map, 64 a pin, no memory of their own ──► one buffer        (misses: the registry says why)
 //!
-//!   the others:   owners ──find──► handles ──by worker──► 256 a job, in order ──► each worker, item by item ──► by index
+//!   the others:   owners ──find──► handles ──no lock to wait for, no program──► here, item by item ──────────────► by index
+//!                    │                └────by worker──► 256 a job, in order ──► each worker, item by item ──► by index
 //!                    └─not registered yet: one blocking task for all of them
 //! ```
 //!
-//! An item is an operation of its own. Those of one owner are one worker's, whose mailbox keeps their order; once it has
+//! An item is an operation of its own. Those of one owner are done in their order: here, up to the first that has to wait
+//! ([`inline`](super::inline)), and from that on by one worker, whose mailbox keeps it; once it has
 //! refused a job it gets none that comes after it, so that no later item of an owner happens where an earlier one was kept out.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +23,7 @@ use owners::{OwnerError, OwnerId, OwnerKind, OwnerRef};
 use super::{Engine, blocking, check_kind, mixed_up, read, ref_kind};
 use crate::error::{Error, Invalid};
 use crate::maps::Map;
-use crate::types::{BatchItems, BatchOwners, Call, Guard, MapId, UpdateMode, Version};
+use crate::types::{BatchItems, BatchOwners, Call, Guard, MapId, UpdateMode, Version, Written};
 use crate::worker::{BatchShared, Done, Item, Op, OwnerHandle, Share, Storage, What};
 
 /// The most items that a batch should have: the server refuses more.
@@ -33,6 +36,8 @@ const TURN: usize = 1024;
 const NAMED_TURN: usize = 64;
 /// Items of one job: so long do others wait for the worker. (Some 100 us as well.)
 const JOB: usize = 256;
+/// Writes that a calling thread does before it lets others have a turn: some 100 us, too.
+const WRITE_TURN: usize = 256;
 
 /// The indexes of a job's items; with their owners, where a Get that finds nothing asks these why.
 type Places = Vec<(usize, Option<OwnerHandle>)>;
@@ -135,8 +140,54 @@ impl Batch {
         self.engine.learn_cgroups(&self.map, found.iter().map(|(_, owner)| owner)).await;
         let item = |(index, owner)| Item { index, owner, expected: expected.get(index).copied().unwrap_or_default() };
         let found = found.into_iter().map(item).collect();
-        self.run(what, found, &owners, &mut [], &mut items, call).await?;
+        let rest = self.write_inline(&what, found, &mut items, call.deadline).await;
+        self.run(what, rest, &owners, &mut [], &mut items, call).await?;
         Ok(items.sorted())
+    }
+
+    /// Does what this thread can do itself, and gives back the rest: behind an item that a worker has to do are the later ones of its
+    /// owner.
+    async fn write_inline(
+        &self,
+        what: &What,
+        all: Vec<Item>,
+        items: &mut BatchItems,
+        deadline: Option<Instant>,
+    ) -> Vec<Item> {
+        if !self.engine.is_inline(&self.map) {
+            return all;
+        }
+        let (mut rest, mut left) = (Vec::new(), HashSet::new());
+        for (place, item) in all.into_iter().enumerate() {
+            if place > 0 && place % WRITE_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+            let written = match left.contains(&item.owner.id()) {
+                true => None,
+                false => self.write_one_inline(what, &item, deadline),
+            };
+            match written {
+                Some(Ok(written)) => items.versions[item.index] = written.version,
+                Some(Err(error)) => items.failed.push((item.index, error)),
+                None => {
+                    left.insert(item.owner.id());
+                    rest.push(item);
+                }
+            }
+        }
+        rest
+    }
+
+    fn write_one_inline(&self, what: &What, item: &Item, deadline: Option<Instant>) -> Option<Result<Written, Error>> {
+        let (engine, map, owner) = (&self.engine, &self.map, &item.owner);
+        match what {
+            What::Get => None,
+            What::Update { mode, .. } => {
+                let value = what.value(item.index, self.size());
+                engine.update_inline(map, owner, value, *mode, item.expected(), deadline)
+            }
+            What::Delete => engine.delete_inline(map, owner, item.expected(), deadline),
+        }
     }
 
     fn size(&self) -> usize {
@@ -319,7 +370,8 @@ impl Batch {
                 }
             }
         }
-        let mut begun = false;
+        // Some of it may have happened on this thread.
+        let mut begun = items.versions.iter().any(|version| *version != 0);
         for (places, answer) in jobs {
             match answer.await {
                 Ok(Done::Shared(done)) => {

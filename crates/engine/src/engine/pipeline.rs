@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   begin ──► owner found (or registered: the next begin waits) ──► its worker's lane ──submit──► one job ──► in the order of begins
-//!     └─ a read: none of ours writes to the owner ──► at once, as ever
-//!                one does ──► behind it, in the lane
+//!                └─ none of ours on it is in the lane ──► a read: at once, as ever
+//!                                                         a write: at once, if it has to wait for nobody (inline.rs)
 //! ```
 //!
 //! Most of what an operation costs is the way to the worker and back. So what was begun before a [`Pipeline::submit`] goes there as one
@@ -41,7 +41,7 @@ pub struct Pipeline<T> {
     finding: Option<Finding<T>>,
     /// One a worker.
     lanes: Vec<Lane<T>>,
-    writes: Writes,
+    begun: Begun,
     /// What a worker has answered.
     answered: Option<Answers<T>>,
     refused: VecDeque<(T, Error)>,
@@ -116,7 +116,7 @@ impl Engine {
             map: None,
             finding: None,
             lanes: (0..self.0.executor.workers().len()).map(lane).collect(),
-            writes: Writes::default(),
+            begun: Begun::default(),
             answered: None,
             refused: VecDeque::new(),
         }
@@ -212,7 +212,7 @@ impl<T> Pipeline<T> {
             if let Some(answers) = &mut self.answered {
                 match answers.next() {
                     Some((place, reply)) => {
-                        place.leave(&mut self.writes);
+                        self.begun.remove(place.owner);
                         return Poll::Ready((place.tag, place.then.outcome(place.owner, reply)));
                     }
                     None => self.answered = None,
@@ -272,7 +272,7 @@ impl<T> Pipeline<T> {
         check_kind(map, ref_kind(name))?;
         let at_once = reads && engine.0.guard != Guard::PerCpuCounter && !map.hooks_reads();
         if let (true, OwnerRef::Id(owner)) = (at_once, name)
-            && !self.may_change(*owner)
+            && !self.is_begun(*owner)
             && let Some(value) = map.core.lookup_by_id(owner.0)
         {
             let (value, version) = (value.bytes, value.version);
@@ -288,10 +288,15 @@ impl<T> Pipeline<T> {
             Err(error) => return Err(error.into()),
         };
         check_kind(map, Some(found.kind()))?;
-        if at_once && !self.may_change(found.id()) {
-            match read(map, name, &found, map.core.lookup(found.attachment())) {
-                Err(Error::ElementNotFound { .. }) if creates => {}
-                answer => return answer.map(|got| Came::Done(got.into())),
+        if !self.is_begun(found.id()) {
+            if at_once {
+                match read(map, name, &found, map.core.lookup(found.attachment())) {
+                    Err(Error::ElementNotFound { .. }) if creates => {}
+                    answer => return answer.map(|got| Came::Done(got.into())),
+                }
+            }
+            if let Some(done) = engine.operate_inline(map, &found, operation, *expected, self.call.deadline) {
+                return done.map(Came::Done);
             }
         }
         Ok(if map.hooks_cgroups() { Came::Later(Some(found)) } else { Came::Found(found) })
@@ -305,9 +310,7 @@ impl<T> Pipeline<T> {
             Operation::GetOrCreate { .. } => Then::Got,
             Operation::Update { .. } | Operation::Delete => Then::Written,
         };
-        if then.writes() {
-            self.writes.add(id);
-        }
+        self.begun.add(id);
         let worker = self.engine.worker_of(id.0);
         let lane = &mut self.lanes[worker];
         lane.ops.push(map, owner, operation, expected);
@@ -348,34 +351,34 @@ impl<T> Pipeline<T> {
 
     fn refuse(&mut self, places: Vec<Place<T>>, error: &Error) {
         for place in places {
-            place.leave(&mut self.writes);
+            self.begun.remove(place.owner);
             self.refused.push_back((place.tag, error.clone()));
         }
     }
 
-    /// Whether one of ours that has no answer yet may change its value.
-    fn may_change(&self, owner: OwnerId) -> bool {
-        if !self.writes.may_have(owner) {
+    /// Whether one of ours on it is in the lanes, so that what comes now has to come behind it.
+    fn is_begun(&self, owner: OwnerId) -> bool {
+        if !self.begun.may_have(owner) {
             return false;
         }
         let lane = &self.lanes[self.engine.worker_of(owner.0)];
         let answered = self.answered.as_ref().map(|answers| answers.places.as_slice()).unwrap_or_default();
         let queued = lane.jobs.iter().flat_map(|job| &job.places);
-        queued.chain(&lane.places).chain(answered).any(|place| place.then.writes() && place.owner == owner)
+        queued.chain(&lane.places).chain(answered).any(|place| place.owner == owner)
     }
 }
 
-/// How many writes there are in the lanes, by the low bits of their owners. Reads ask whether there is one to their owner; whoever
-/// only writes does not have to pay for a table of them.
-struct Writes(Box<[u32; 256]>);
+/// How many operations there are in the lanes, by the low bits of their owners. Each asks whether there is one on its owner; a table of
+/// them would have to be paid for by all.
+struct Begun(Box<[u32; 256]>);
 
-impl Default for Writes {
-    fn default() -> Writes {
-        Writes(Box::new([0; 256]))
+impl Default for Begun {
+    fn default() -> Begun {
+        Begun(Box::new([0; 256]))
     }
 }
 
-impl Writes {
+impl Begun {
     fn of(&mut self, owner: OwnerId) -> &mut u32 {
         &mut self.0[owner.0 as usize % 256]
     }
@@ -394,20 +397,7 @@ impl Writes {
     }
 }
 
-impl<T> Place<T> {
-    /// It has an answer: a read that comes later sees what was written.
-    fn leave(&self, writes: &mut Writes) {
-        if self.then.writes() {
-            writes.remove(self.owner);
-        }
-    }
-}
-
 impl Then {
-    fn writes(&self) -> bool {
-        !matches!(self, Then::Read(_))
-    }
-
     fn outcome(self, owner: OwnerId, reply: Result<Version, Reply>) -> Result<Outcome, Error> {
         let reply = match reply {
             Ok(version) => return Ok(Written { version, owner }.into()),

@@ -38,6 +38,22 @@ pub(crate) struct Item {
     pub(crate) expected: Version,
 }
 
+impl What {
+    /// The value of the item with this index, of so many bytes; none where nothing is put.
+    pub(crate) fn value(&self, index: usize, size: usize) -> &[u8] {
+        match self {
+            What::Update { values, .. } => &values[index * size..][..size],
+            What::Get | What::Delete => &[],
+        }
+    }
+}
+
+impl Item {
+    pub(crate) fn expected(&self) -> Option<Version> {
+        (self.expected != 0).then_some(self.expected)
+    }
+}
+
 /// What came of a share, item by item.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
@@ -85,16 +101,14 @@ impl Worker {
 
     /// The version that it was about.
     fn item(&self, share: &Share, item: &Item, found: &mut Vec<u8>) -> Result<Version, Error> {
-        let (map, owner) = (&share.map, &item.owner);
-        let expected = (item.expected != 0).then_some(item.expected);
+        let (map, owner, expected) = (&share.map, &item.owner, item.expected());
         match &share.what {
             What::Get => Ok(self.get(map, owner)?.map_or(0, |value| {
                 found.extend_from_slice(&value.bytes);
                 value.version
             })),
-            What::Update { values, mode } => {
-                let size = map.spec.value_size as usize;
-                let value = &values[item.index * size..][..size];
+            What::Update { mode, .. } => {
+                let value = share.what.value(item.index, map.spec.value_size as usize);
                 Ok(self.update(map, owner, value, *mode, expected)?.version)
             }
             What::Delete => Ok(self.delete(map, owner, expected)?.version),

@@ -5,6 +5,7 @@ mod border;
 mod grace;
 mod guard;
 mod histories;
+mod inline;
 mod oracle;
 mod owners;
 mod pid_reuse;

@@ -20,7 +20,7 @@ pub enum Load {
     Gets,
     /// Updates at a worker that takes no part.
     Aside,
-    /// Updates at a worker that is stalled again and again.
+    /// Updates of owners whose worker is stalled again and again: only what has to wait for a lock goes there.
     Stalled,
 }
 
@@ -30,7 +30,7 @@ impl Load {
         match self {
             Load::Gets => "gets of the owners in it",
             Load::Aside => "updates aside of it",
-            Load::Stalled => "updates behind it",
+            Load::Stalled => "updates at its worker",
         }
     }
 }

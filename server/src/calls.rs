@@ -93,9 +93,9 @@ impl<D> Calls<D> {
 }
 
 impl<D: Direct> Handler for Calls<D> {
-    async fn answer(self, caller: Caller, request: Request<Incoming>) -> Response<Answer> {
+    fn answer(self, caller: Caller, request: Request<Incoming>) -> impl Future<Output = Response<Answer>> + Send {
         let span = tracing::debug_span!("call", method = request.uri().path(), %caller);
-        self.0.answer(caller, request).instrument(span).await
+        async move { self.0.answer(caller, request).await }.instrument(span)
     }
 
     fn is_stream(path: &str) -> bool {
@@ -122,9 +122,9 @@ impl<D: Direct> Shared<D> {
         };
         let uri = request.uri().clone();
         let is_stream = is_stream(uri.path());
-        let leading = self.lead(&caller, deadline, request, is_stream, began);
-        let answering = AssertUnwindSafe(leading).catch_unwind();
-        let response = answering.await.unwrap_or_else(|panic| other(status::panicked(&*panic).into_http()));
+        // In one expression: what has a name has a place in the future of its own, and all of that is moved with every call.
+        let answered = AssertUnwindSafe(self.lead(&caller, deadline, request, is_stream, began)).catch_unwind().await;
+        let response = answered.unwrap_or_else(|panic| other(status::panicked(&*panic).into_http()));
         let response = self.finish(response, &uri, &caller, began);
         match is_stream {
             true => response.map(|body| Answer::Other(Body::new(Conversing { body, _counted: counted }))),
@@ -149,21 +149,23 @@ impl<D: Direct> Shared<D> {
                 if is_plain { self.direct.converse(head.uri.path(), body, caller, deadline) } else { Err(body) };
             return match begun {
                 Ok(answers) => Answer::stream(answers),
-                Err(body) => self.route(caller, deadline, Request::from_parts(head, Body::new(body))).await,
+                Err(body) => Box::pin(self.route(caller, deadline, Request::from_parts(head, Body::new(body)))).await,
             };
         }
         let method = if is_plain { Method::of(path) } else { None };
         let (head, body) = request.into_parts();
         let body = self.arriving(body, deadline, began);
         let Some(method) = method else {
-            return self.route(caller, deadline, Request::from_parts(head, Body::new(body))).await;
+            return Box::pin(self.route(caller, deadline, Request::from_parts(head, Body::new(body)))).await;
         };
         match direct::read(body, self.max_message_size).await {
             Asked::Message(message) => match self.direct.answer(method, message, caller, deadline).await {
                 Ok(message) => Answer::message(message),
                 Err(status) => other(status.into_http()),
             },
-            Asked::Other(body) => self.route(caller, deadline, Request::from_parts(head, Body::new(body))).await,
+            Asked::Other(body) => {
+                Box::pin(self.route(caller, deadline, Request::from_parts(head, Body::new(body)))).await
+            }
         }
     }
 

@@ -30,7 +30,7 @@ const RETRY_STEP: usize = 64;
 /// How long a worker that waits for somebody else's lock or for a grace period sleeps at most.
 pub(crate) const TIDY_PAUSE: Duration = Duration::from_millis(1);
 /// An idle worker whose grace period does not end, because a reader is not run, looks less and less often, down to this.
-pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the core knows of an owner.
 #[derive(Debug)]

@@ -33,7 +33,11 @@ use crate::error::Error;
 use crate::maps::Map;
 use crate::refusal;
 use crate::types::{Got, Guard, InlineStats, Operation, Outcome, UpdateMode, Version, Written};
-use crate::worker::{LONGEST_PAUSE, OwnerHandle, TIDY_PAUSE};
+use crate::worker::{OwnerHandle, TIDY_PAUSE};
+
+/// How long what an operation has left behind may lie. A timer of a millisecond would be the next one of its processor each time that the
+/// thread sleeps, which costs more than a call (where the clock is a hypervisor's); and what is more than a little is freed by itself, before.
+const PAUSE: Duration = Duration::from_millis(20);
 
 thread_local! {
     static HERE: Cell<Option<Box<Here>>> = const { Cell::new(None) };
@@ -45,8 +49,8 @@ struct Here {
     /// It is none of another engine.
     all: Arc<Inline>,
     meters: Arc<Meters>,
-    /// How long the next pause is before it tidies up; none: nothing is left to tidy.
-    pause: Cell<Option<Duration>>,
+    /// Something may be left to tidy up.
+    leaves_something: Cell<bool>,
     left_something: Rc<Notify>,
 }
 
@@ -95,22 +99,22 @@ impl Inline {
             cx: Context::new(cpu, versions, Duration::ZERO).that_never_waits(),
             all: Arc::clone(self),
             meters,
-            pause: Cell::default(),
+            leaves_something: Cell::default(),
             left_something: Rc::default(),
         })
     }
 }
 
 impl Here {
-    /// Sees to what the operations have left behind; none: nothing is left.
+    /// Sees to what the operations have left behind, and says when to look again; none: nothing is left.
     fn tidy(&self) -> Option<Duration> {
-        let pause = self.pause.get().unwrap_or(TIDY_PAUSE);
-        self.pause.set(match self.cx.tidy() {
+        let again = match self.cx.tidy() {
             Tidy::Done => None,
             Tidy::More => Some(TIDY_PAUSE),
-            Tidy::Waiting => Some((pause * 2).min(LONGEST_PAUSE)),
-        });
-        self.pause.get().map(|_| pause)
+            Tidy::Waiting => Some(PAUSE),
+        };
+        self.leaves_something.set(again.is_some());
+        again
     }
 }
 
@@ -145,7 +149,7 @@ impl Engine {
         let _leave = Leave;
         loop {
             left_something.notified().await;
-            let mut pause = Some(TIDY_PAUSE);
+            let mut pause = Some(PAUSE);
             while let Some(time) = pause {
                 sleep_until((Instant::now() + time).into()).await;
                 pause = with_here(Here::tidy).flatten();
@@ -243,7 +247,7 @@ impl Engine {
             let count = if result.is_some() { &here.meters.done } else { &here.meters.handed_over };
             // One writer.
             count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            if here.pause.replace(Some(TIDY_PAUSE)).is_none() {
+            if !here.leaves_something.replace(true) {
                 here.left_something.notify_one();
             }
             result

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cpu_executor::{Background, Job, Responder};
@@ -25,6 +26,8 @@ use crate::types::{Credentials, Got, UpdateMode, Version, Written};
 /// How many elements (or empty buckets) a free takes out before other operations have their turn: some 150 us
 /// (`cargo xtask bench core`).
 const FREE_STEP: u64 = 256;
+/// A yield takes a microsecond where nobody else wants the processor.
+const WANTED: Duration = Duration::from_micros(20);
 /// How many put-off unlinkings are tried between two batches.
 const RETRY_STEP: usize = 64;
 /// How long a worker that waits for somebody else's lock or for a grace period sleeps at most.
@@ -285,7 +288,7 @@ impl Worker {
         self.frees.push_back(free);
         // One that waits does not hold up the others.
         if self.waited < self.frees.len() {
-            return Background::Again;
+            return give_way();
         }
         self.waited = 0;
         Background::After(TIDY_PAUSE)
@@ -307,6 +310,14 @@ impl Worker {
             }
         }
     }
+}
+
+/// Between two steps of long work: who wants this processor has it at once, and not when the scheduler's slice of some milliseconds is
+/// over. If somebody did, the work goes on after a pause: it is nobody's turn to wait for it.
+fn give_way() -> Background {
+    let began = Instant::now();
+    thread::yield_now();
+    if began.elapsed() < WANTED { Background::Again } else { Background::After(TIDY_PAUSE) }
 }
 
 impl cpu_executor::Worker for Worker {

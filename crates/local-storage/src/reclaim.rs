@@ -12,16 +12,44 @@
 use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
 /// Retired by anyone, ever.
-static RETIRED: CachePadded<AtomicU64> = CachePadded::new(AtomicU64::new(0));
-/// Freed by anyone, ever. A line of its own: the two are written by different threads.
-static FREED: CachePadded<AtomicU64> = CachePadded::new(AtomicU64::new(0));
+static RETIRED: Tally = Tally::new();
+/// Freed by anyone, ever.
+static FREED: Tally = Tally::new();
+
+/// How many threads count each for itself; more of them share.
+const SHARES: usize = 16;
+
+/// A count in shares, each in a line of its own: every update adds to two of these, and threads that change different values would meet
+/// here alone.
+struct Tally([CachePadded<AtomicU64>; SHARES]);
+
+impl Tally {
+    const fn new() -> Tally {
+        Tally([const { CachePadded::new(AtomicU64::new(0)) }; SHARES])
+    }
+
+    fn add_one(&self, order: Ordering) {
+        self.0[SHARE.with(|share| *share)].fetch_add(1, order);
+    }
+
+    /// What was counted before is in it; of what is counted meanwhile, some.
+    fn sum(&self, order: Ordering) -> u64 {
+        self.0.iter().map(|share| share.load(order)).sum()
+    }
+}
 
 thread_local! {
+    /// Which share is this thread's.
+    static SHARE: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        // Relaxed: they are spread, that is all.
+        NEXT.fetch_add(1, Ordering::Relaxed) % SHARES
+    };
     /// Retired by this thread, ever.
     static RETIRED_HERE: Cell<u64> = const { Cell::new(0) };
 }
@@ -40,7 +68,7 @@ impl<T> Retired<T> {
     /// and touches nothing that is not owned by what it frees.
     pub(crate) unsafe fn new(object: NonNull<T>, free: unsafe fn(NonNull<T>)) -> Retired<T> {
         // Relaxed: a count. Whoever sees it among the freed has got this from us, through the epoch.
-        RETIRED.fetch_add(1, Ordering::Relaxed);
+        RETIRED.add_one(Ordering::Relaxed);
         RETIRED_HERE.set(RETIRED_HERE.get() + 1);
         Retired { object, free }
     }
@@ -56,7 +84,7 @@ impl<T> Drop for Retired<T> {
             guard.defer_unchecked(move || {
                 free(object);
                 // Release: pairs with `waiting`.
-                FREED.fetch_add(1, Ordering::Release);
+                FREED.add_one(Ordering::Release);
             });
         }
     }
@@ -64,9 +92,9 @@ impl<T> Drop for Retired<T> {
 
 /// How many objects wait for a grace period, in the whole process.
 pub fn waiting() -> u64 {
-    // FREED first, and Acquire: what is counted there is in the RETIRED that is read afterwards.
-    let freed = FREED.load(Ordering::Acquire);
-    RETIRED.load(Ordering::Relaxed).saturating_sub(freed)
+    // FREED first, and Acquire: what is counted there is in the RETIRED that is read afterwards, whatever shares the two are in.
+    let freed = FREED.sum(Ordering::Acquire);
+    RETIRED.sum(Ordering::Relaxed).saturating_sub(freed)
 }
 
 /// Helps reclamation on: hands this thread's retired objects over and frees what has waited long enough, 512 objects at most.
@@ -102,7 +130,7 @@ impl Grace {
     /// Helps it to its end. Bounded: it frees some 1,000 objects at most.
     pub(crate) fn help(&self) -> Tidy {
         // Relaxed: a hint, whoever has freed them: each of them was before us in the queue.
-        let freed = FREED.load(Ordering::Relaxed);
+        let freed = FREED.sum(Ordering::Relaxed);
         for _epoch in 0..2 {
             collect();
             // Acquire: the readers of the time before are behind us.
@@ -110,7 +138,7 @@ impl Grace {
                 return Tidy::Done;
             }
         }
-        match FREED.load(Ordering::Relaxed) == freed {
+        match FREED.sum(Ordering::Relaxed) == freed {
             true => Tidy::Waiting,
             false => Tidy::More,
         }

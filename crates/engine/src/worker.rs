@@ -356,3 +356,44 @@ impl cpu_executor::Worker for Worker {
         retries.min(frees).min(tidy)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::thread::{CpuSet, sched_setaffinity};
+
+    use super::*;
+
+    /// With one who always wants the same processor.
+    #[test]
+    fn long_work_pauses_for_who_wants_its_processor() {
+        let processor = cpu_executor::allowed_cpus().expect("Linux tells")[0];
+        let stay = || {
+            let mut here = CpuSet::new();
+            here.set(processor);
+            sched_setaffinity(None, &here).expect("it is allowed here");
+        };
+        let (begun, over) = (AtomicBool::new(false), AtomicBool::new(false));
+        let paused = thread::scope(|scope| {
+            scope.spawn(|| {
+                stay();
+                while !over.load(Ordering::Relaxed) {
+                    begun.store(true, Ordering::Relaxed);
+                }
+            });
+            let worker = scope.spawn(|| {
+                stay();
+                while !begun.load(Ordering::Relaxed) {
+                    thread::yield_now();
+                }
+                // Few enough that they are over before the scheduler would take the processor by itself.
+                let paused = (0..100).any(|_| give_way() == Background::After(TIDY_PAUSE));
+                over.store(true, Ordering::Relaxed);
+                paused
+            });
+            worker.join().expect("it does not panic")
+        });
+        assert!(paused);
+    }
+}

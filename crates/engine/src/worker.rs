@@ -312,8 +312,8 @@ impl Worker {
     }
 }
 
-/// Between two steps of long work: who wants this processor has it at once, and not when the scheduler's slice of some milliseconds is
-/// over. If somebody did, the work goes on after a pause: it is nobody's turn to wait for it.
+/// Between two steps of long work: who wants this processor may have it now, and need not wait until the scheduler's slice of some
+/// milliseconds is over. If somebody did, the work goes on after a pause.
 fn give_way() -> Background {
     let began = Instant::now();
     thread::yield_now();

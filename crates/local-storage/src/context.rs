@@ -17,12 +17,12 @@ use crate::unlink::Work;
 
 /// How often who never waits looks at a lock; each pause is twice the one before.
 const LOOKS: u32 = 5;
-/// The bits of a version that name the worker index that drew it.
+/// The bits of a version that name the index that drew it.
 const INDEX_BITS: u32 = 10;
 /// 2025-01-01T00:00:00Z in seconds since 1970.
 const YEAR_2025: u64 = 1_735_689_600;
 
-/// The versions of one worker index: index in the low 10 bits, above them a number that only grows.
+/// The versions of one thread's index: index in the low 10 bits, above them a number that only grows.
 ///
 /// Two indexes never draw the same version, so writers share no counter. The number starts at the wall clock, in units of
 /// 100 ns since 2025, so that a restarted server does not repeat what the one before has handed out (unless it drew more
@@ -53,7 +53,7 @@ impl VersionClock {
     }
 }
 
-/// The context of the operations of one pinned thread. It owns the thread's [`Cpu`], so it cannot leave it.
+/// The context of the operations of one thread. It owns the thread's [`Cpu`], so it cannot leave it.
 pub struct Context {
     cpu: Cpu,
     pub(crate) versions: VersionClock,

@@ -38,6 +38,8 @@ const NAMED_TURN: usize = 64;
 const JOB: usize = 256;
 /// Writes that a calling thread does before it lets others have a turn: some 100 us, too.
 const WRITE_TURN: usize = 256;
+/// And bytes of value.
+const WRITE_BYTES: usize = 256 << 10;
 
 /// The indexes of a job's items; with their owners, where a Get that finds nothing asks these why.
 type Places = Vec<(usize, Option<OwnerHandle>)>;
@@ -137,10 +139,11 @@ impl Batch {
     ) -> Result<BatchItems, Error> {
         let mut items = BatchItems::new(&owners);
         let found = self.find(&owners, &mut items, creates).await?;
-        self.engine.learn_cgroups(&self.map, found.iter().map(|(_, owner)| owner)).await;
         let item = |(index, owner)| Item { index, owner, expected: expected.get(index).copied().unwrap_or_default() };
         let found = found.into_iter().map(item).collect();
         let rest = self.write_inline(&what, found, &mut items, call.deadline).await;
+        // Behind it: a program may have been attached meanwhile.
+        self.engine.learn_cgroups(&self.map, rest.iter().map(|item| &item.owner)).await;
         self.run(what, rest, &owners, &mut [], &mut items, call).await?;
         Ok(items.sorted())
     }
@@ -158,8 +161,9 @@ impl Batch {
             return all;
         }
         let (mut rest, mut left) = (Vec::new(), HashSet::new());
+        let turn = WRITE_TURN.min(WRITE_BYTES / self.size()).max(1);
         for (place, item) in all.into_iter().enumerate() {
-            if place > 0 && place % WRITE_TURN == 0 {
+            if place > 0 && place % turn == 0 {
                 tokio::task::yield_now().await;
             }
             let written = match left.contains(&item.owner.id()) {

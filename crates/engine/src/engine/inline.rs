@@ -4,13 +4,13 @@
 //! wait: for a lock, and for what programs do with one held. So whoever has a context of its own tries first:
 //!
 //! ```text
-//!   map without programs, guard rqspinlock ──► the operation, with a deadline that has passed ──► done, or refused for good
-//!              │ no                                        │ a lock was not free at once: nothing has changed
+//!   map without programs, guard rqspinlock ──► the operation, by a context that never waits ──► done, or refused for good
+//!              │ no                                        │ a lock was not free: nothing has changed
 //!              └───────────────────────────────────────────┴──► the owner's worker, as ever
 //! ```
 //!
-//! The deadline is what keeps the thread from waiting: a lock that is not free after a few looks is refused before the queue is joined
-//! ([`rqspinlock::RawRqSpinLock::lock`]), and an update does not start over.
+//! The context ([`Context::that_never_waits`]) looks at a lock a few times, within a microsecond, and is in no queue; nor does an update
+//! start over by it. Maps with large values are the workers': to copy one takes longer than the way.
 //!
 //! What a caller has begun without waiting for the answer of what came before may overtake that, if it waits for a worker. Whoever
 //! promises an order ([`Pipeline`](super::Pipeline), [`Batch`](super::Batch)) sees to it itself.
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use local_storage::{Context, DeleteError, Tidy, UpdateError, VersionClock};
-use rqspinlock::{Cpu, EventsHandle};
+use rqspinlock::{Cpu, DEFAULT_TIMEOUT, EventsHandle};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
@@ -35,6 +35,8 @@ use crate::refusal;
 use crate::types::{Got, Guard, InlineStats, Operation, Outcome, UpdateMode, Version, Written};
 use crate::worker::{OwnerHandle, TIDY_PAUSE};
 
+/// The bytes of a value that a thread copies for one connection while its others wait: some microseconds.
+const LARGEST: u32 = 64 << 10;
 /// How long what an operation has left behind may lie. A timer of a millisecond would be the next one of its processor each time that the
 /// thread sleeps, which costs more than a call (where the clock is a hypervisor's); and what is more than a little is freed by itself, before.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -96,7 +98,7 @@ impl Inline {
         let meters = Arc::<Meters>::default();
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(&meters), cpu.events()));
         Ok(Here {
-            cx: Context::new(cpu, versions, Duration::ZERO).that_never_waits(),
+            cx: Context::new(cpu, versions, DEFAULT_TIMEOUT).that_never_waits(),
             all: Arc::clone(self),
             meters,
             leaves_something: Cell::default(),
@@ -120,8 +122,17 @@ impl Here {
 
 /// Lends the thread's own to `body`. Nobody has it meanwhile; and where `body` panics, nobody has it any more.
 fn with_here<T>(body: impl FnOnce(&Here) -> T) -> Option<T> {
+    /// Where the body panics.
+    struct Lost;
+    impl Drop for Lost {
+        fn drop(&mut self) {
+            tracing::error!("a thread leaves all mutations to the workers, since one has panicked: restart the server");
+        }
+    }
     let here = HERE.take()?;
+    let lost = Lost;
     let result = body(&here);
+    std::mem::forget(lost);
     HERE.set(Some(here));
     Some(result)
 }
@@ -137,6 +148,9 @@ impl Engine {
                 HERE.take();
             }
         }
+        if !self.0.inline.allowed {
+            return pending().await;
+        }
         let here = match self.0.inline.seat() {
             Ok(here) => here,
             Err(problem) => {
@@ -145,6 +159,7 @@ impl Engine {
             }
         };
         let left_something = Rc::clone(&here.left_something);
+        debug_assert!(with_here(|_| ()).is_none(), "a thread does it for one engine");
         HERE.set(Some(Box::new(here)));
         let _leave = Leave;
         loop {
@@ -226,14 +241,14 @@ impl Engine {
     /// Whether this thread may do mutations of this map itself.
     pub(super) fn is_inline(&self, map: &Map) -> bool {
         let Inner { inline, .. } = &*self.0;
-        inline.allowed && !map.has_hooks() && with_here(|here| Arc::ptr_eq(&here.all, inline)) == Some(true)
+        inline.allowed && is_light(map) && with_here(|here| Arc::ptr_eq(&here.all, inline)) == Some(true)
     }
 
     fn inline<T>(&self, map: &Map, deadline: Option<Instant>, body: impl FnOnce(&Context) -> Option<T>) -> Option<T> {
         let Inner { inline, executor, .. } = &*self.0;
         // A worker's mailbox says why not, where it is too late.
         if !inline.allowed
-            || map.has_hooks()
+            || !is_light(map)
             || executor.is_stopping()
             || deadline.is_some_and(|deadline| deadline <= Instant::now())
         {
@@ -254,6 +269,11 @@ impl Engine {
         })
         .flatten()
     }
+}
+
+/// Whether a mutation of this map is short by itself, and runs no program.
+fn is_light(map: &Map) -> bool {
+    !map.has_hooks() && map.spec.value_size <= LARGEST
 }
 
 /// None: another one may do it, who can wait.

@@ -288,7 +288,7 @@ impl<T> Pipeline<T> {
             Err(error) => return Err(error.into()),
         };
         check_kind(map, Some(found.kind()))?;
-        if !self.is_begun(found.id()) {
+        if (at_once || engine.is_inline(map)) && !self.is_begun(found.id()) {
             if at_once {
                 match read(map, name, &found, map.core.lookup(found.attachment())) {
                     Err(Error::ElementNotFound { .. }) if creates => {}

@@ -12,7 +12,7 @@ use engine::MapState;
 use super::*;
 
 /// Runs `case` in a new process that runs nothing but the test of this name.
-fn alone(name: &str, case: impl AsyncFnOnce()) {
+pub(super) fn alone(name: &str, case: impl AsyncFnOnce()) {
     const ALONE: &str = "HOLDFAST_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -21,7 +21,7 @@ fn alone(name: &str, case: impl AsyncFnOnce()) {
         });
     }
     let mut child = Command::new(std::env::current_exe().expect("Linux tells"));
-    let output = child.args([&format!("grace::{name}"), "--exact", "--nocapture"]).env(ALONE, "1").output();
+    let output = child.args([name, "--exact", "--nocapture"]).env(ALONE, "1").output();
     let output = output.expect("this program starts once more");
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
@@ -90,7 +90,7 @@ async fn burst(engine: &Engine, owners: u64) {
 
 #[test]
 fn after_a_burst_everything_is_freed_and_the_workers_sleep() {
-    alone("after_a_burst_everything_is_freed_and_the_workers_sleep", async || {
+    alone("grace::after_a_burst_everything_is_freed_and_the_workers_sleep", async || {
         let engine = start_four();
         burst(&engine, 500).await;
         wait_until_freed(&engine, "updates and deletes");
@@ -104,7 +104,7 @@ fn after_a_burst_everything_is_freed_and_the_workers_sleep() {
 
 #[test]
 fn a_worker_that_goes_quiet_keeps_nothing_back() {
-    alone("a_worker_that_goes_quiet_keeps_nothing_back", async || {
+    alone("grace::a_worker_that_goes_quiet_keeps_nothing_back", async || {
         let engine = start_four();
         map(&engine, "m", OwnerKind::Task);
         engine.create_simulated_owners(OwnerKind::Task, 0, 100).await.unwrap();
@@ -162,7 +162,7 @@ impl Reader {
 
 #[test]
 fn a_reader_that_stays_for_seconds_holds_up_the_freeing_only() {
-    alone("a_reader_that_stays_for_seconds_holds_up_the_freeing_only", async || {
+    alone("grace::a_reader_that_stays_for_seconds_holds_up_the_freeing_only", async || {
         let engine = start_four();
         let reader = Reader::pinned();
         burst(&engine, 300).await;
@@ -180,7 +180,7 @@ fn a_reader_that_stays_for_seconds_holds_up_the_freeing_only() {
 
 #[test]
 fn a_free_that_waits_does_not_hold_up_another() {
-    alone("a_free_that_waits_does_not_hold_up_another", async || {
+    alone("grace::a_free_that_waits_does_not_hold_up_another", async || {
         let engine = start(|config| config.lock_timeout = Duration::from_millis(10));
         engine.create_simulated_owners(OwnerKind::Task, 0, 10_000).await.unwrap();
         // Two maps that one worker frees.

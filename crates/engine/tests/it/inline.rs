@@ -6,8 +6,8 @@ use std::sync::mpsc::{Sender, channel};
 use engine::program::{Action, HookPoint, OnError, ProgramSpec, Step};
 use engine::{BatchOwners, Call, Guard, InlineStats, Operation, Outcome, OwnerId};
 use tokio::task::yield_now;
-use tokio::time::timeout;
 
+use super::grace::alone;
 use super::*;
 
 /// Runs a test on a thread that does mutations itself.
@@ -211,8 +211,8 @@ async fn what_runs_a_program_goes_to_the_worker() {
 async fn the_legacy_guard_counts_on_the_workers() {
     let engine = start(|config| config.guard = Guard::PerCpuCounter);
     inline(&engine, async {
-        let owners = owners(&engine, 2).await;
-        assert_eq!((stats(&engine).done, jobs(&engine)), (0, owners.len() as u64));
+        owners(&engine, 2).await;
+        assert_eq!((engine.stats().inline.len(), jobs(&engine)), (0, 2));
     })
     .await;
 }
@@ -243,21 +243,39 @@ async fn nothing_is_done_past_a_deadline_or_a_stop() {
 }
 
 /// What was replaced is freed, also where nothing happens any more.
-#[tokio::test]
-async fn a_thread_tidies_up_behind_itself() {
-    let engine = start(|_| {});
-    inline(&engine, async {
-        let owners = owners(&engine, 100).await;
-        for owner in &owners {
-            set(&engine, "m", owner, 1).await.unwrap();
-        }
-        // (Other tests of this process retire things, too, and free them.)
-        let tidied = async {
+#[test]
+fn a_thread_tidies_up_behind_itself() {
+    alone("inline::a_thread_tidies_up_behind_itself", async || {
+        let engine = start(|_| {});
+        inline(&engine, async {
+            let owners = owners(&engine, 100).await;
+            for owner in &owners {
+                set(&engine, "m", owner, 1).await.unwrap();
+            }
             while engine.stats().retired > 0 {
                 yield_now().await;
             }
-        };
-        assert!(timeout(PATIENCE, tidied).await.is_ok(), "{} are left", engine.stats().retired);
+        })
+        .await;
+    });
+}
+
+#[tokio::test]
+async fn large_values_are_the_workers() {
+    let engine = start(|config| config.max_value_size = 1 << 20);
+    inline(&engine, async {
+        engine.create_simulated_owners(OwnerKind::Task, 0, 1).await.unwrap();
+        for (size, done) in [(64 << 10, 1), ((64 << 10) + 1, 1)] {
+            let (name, value_type) = (format!("of{size}"), String::new());
+            let kind = OwnerKind::Task;
+            let spec = MapSpec { name: name.clone(), kind, value_size: size, max_elements: 10, value_type };
+            engine.create_map(spec).unwrap();
+            let value = Bytes::from(vec![7; size as usize]);
+            let conditions = Conditions::default();
+            engine.update(&name, &simulated(0), value.clone(), UpdateMode::Any, conditions).await.unwrap();
+            assert_eq!(engine.get(&name, &simulated(0)).unwrap().value, value);
+            assert_eq!(stats(&engine).done, done, "{size}");
+        }
     })
     .await;
 }
@@ -280,7 +298,8 @@ async fn a_pipeline_keeps_the_order_of_an_owner() {
         let put = |number| Operation::Update { value: value(number), mode: UpdateMode::Any };
         assert_eq!(begin(1, &owners[0], put(1)), None, "its lock is not free");
         drop(held);
-        wait_until("the lock is free", || jobs(&engine) > 0 && engine.workers()[1 - worker].queued() == 0);
+        // One job after the other: this one runs when the lock is free.
+        drop(stall(&engine, 1 - worker));
         assert_eq!(begin(2, &owners[0], Operation::Get), None, "it is behind the first");
         assert_eq!(begin(3, &owners[0], put(2)), None, "likewise");
         assert!(matches!(begin(4, &owners[1], put(3)), Some((4, Outcome::Written(_)))), "another owner");
@@ -322,7 +341,8 @@ async fn a_batch_keeps_the_order_of_an_owner() {
             yield_now().await;
             assert_eq!(engine.get("m", &owners[1]).unwrap().value, value(2), "done here");
             drop(held);
-            wait_until("the lock is free", || engine.workers()[1 - worker].queued() == 0);
+            // One job after the other: this one runs when the lock is free.
+            drop(stall(&engine, 1 - worker));
             yield_now().await;
             yield_now().await;
             assert_eq!(engine.get("m", &owners[0]).unwrap().value, value(0), "it waits for its worker");

@@ -362,7 +362,6 @@ fn who_never_waits_is_refused_a_lock_that_is_held_and_changes_nothing() {
         (map.update(&hasty, &owner, b"a", Mode::Any, None).unwrap().version, rqspinlock::LockError::DeadlinePassed);
     let refused = |error: UpdateError| matches!(error, UpdateError::Lock(refusal) if refusal.error == would_wait);
     let Found::Storage(storage) = owner.slot.find() else { panic!("it has an element") };
-    let began = Instant::now();
     let held = map.lock(map.bucket_of(&storage), &cx).unwrap();
     assert!(refused(map.update(&hasty, &owner, b"b", Mode::Any, None).unwrap_err()));
     let deleted = map.delete(&hasty, &owner, None);
@@ -377,7 +376,6 @@ fn who_never_waits_is_refused_a_lock_that_is_held_and_changes_nothing() {
     let index = storage.lock(&cx).unwrap();
     assert!(refused(map.update(&hasty, &owner, b"b", Mode::Any, None).unwrap_err()));
     drop(index);
-    assert!(began.elapsed() < Duration::from_secs(10), "it has waited");
     let events = hasty.cpu().events().snapshot();
     assert_eq!((events.queued, events.timeouts, events.aa, events.abba), (0, 0, 0, 0));
     assert_eq!(map.lookup(&owner), Some(Value { bytes: b"a".to_vec(), version }));

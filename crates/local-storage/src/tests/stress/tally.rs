@@ -91,16 +91,16 @@ impl Tally {
             UpdateError::VersionMismatch { .. } => "version mismatch",
             UpdateError::OwnerGone => "owner gone",
             UpdateError::MapFreeing => "map freeing",
+            UpdateError::Lock(Refusal { error: LockError::DeadlinePassed, .. }) | UpdateError::Unsettled { .. }
+                if !cx.waits =>
+            {
+                "would wait"
+            }
             // Where dozens create and delete the same one, an update finds the owner's storage gone each time that it has its lock.
             UpdateError::Unsettled { deadline: false } => "unsettled",
             UpdateError::Lock(Refusal { error: LockError::TimedOut, .. }) => {
                 self.timed_out.push((start, Instant::now()));
                 return None;
-            }
-            UpdateError::Lock(Refusal { error: LockError::DeadlinePassed, .. }) | UpdateError::Unsettled { .. }
-                if !cx.waits =>
-            {
-                "would wait"
             }
             UpdateError::Lock(refusal) if is_abba(refusal.error) => "ABBA",
             other => panic!("{what}: {other}"),

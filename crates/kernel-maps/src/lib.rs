@@ -30,7 +30,7 @@
 //!
 //! | | the kernel | Holdfast |
 //! |---|---|---|
-//! | a create that lost the race for an owner's first value | EAGAIN | is tried again, until the deadline |
+//! | a create that lost the race for an owner's first value, or met the end of its storage | EAGAIN | is tried again, until the deadline |
 //! | a delete that lost the race to another | success | not found |
 //! | a lock that was refused | EBUSY, or EDEADLK and ETIMEDOUT | DEADLOCK, LOCK_TIMEOUT; nothing has changed either way |
 //! | versions, compare and swap | none | every element has one |

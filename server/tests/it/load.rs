@@ -69,8 +69,10 @@ impl Load {
     async fn under_way(&self, endpoint: &Endpoint) {
         let mut api = Api::new(connect(endpoint).await);
         until("the load is under way", async || {
-            let jobs: u64 = api.stats().await.workers.iter().map(|worker| worker.border.unwrap().jobs).sum();
-            (jobs > 5_000 && self.maps_freed.load(Ordering::Relaxed) > 2).then_some(())
+            let stats = api.stats().await;
+            let jobs: u64 = stats.workers.iter().map(|worker| worker.border.unwrap().jobs).sum();
+            let done: u64 = stats.io_threads.iter().map(|thread| thread.done).sum();
+            (jobs + done > 5_000 && self.maps_freed.load(Ordering::Relaxed) > 2).then_some(())
         })
         .await;
     }

@@ -364,7 +364,19 @@ fn kind(answer: &Answer) -> Kind {
     answer.as_ref().map_or_else(|kind| *kind, |_| Kind::Done)
 }
 
+/// The kernel tells its caller to try again where it meets the end of the owner's storage (of a process that is just exiting, say).
+/// Holdfast does so by itself.
 fn ask_kernel(map: &KernelMap, owner: &Real, ask: Ask, value: &[u8]) -> Result<Vec<u8>, kernel_maps::Error> {
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        match ask_kernel_once(map, owner, ask, value) {
+            Err(kernel_maps::Error::Again) if Instant::now() < limit => std::thread::yield_now(),
+            answer => return answer,
+        }
+    }
+}
+
+fn ask_kernel_once(map: &KernelMap, owner: &Real, ask: Ask, value: &[u8]) -> Result<Vec<u8>, kernel_maps::Error> {
     let owner = &owner.for_kernel();
     let update = |mode| map.update(owner, value, mode).map(|()| Vec::new());
     match ask {

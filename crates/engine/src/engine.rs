@@ -322,7 +322,7 @@ impl Engine {
         let (maps, elements, bytes) = shared.maps.totals();
         let workers = self.workers().into_iter().zip(gauges());
         Stats {
-            workers: workers.map(|(border, gauges)| WorkerStats { border, lock: gauges.lock.snapshot() }).collect(),
+            workers: workers.map(worker_stats).collect(),
             inline: self.0.inline.stats(),
             maps,
             elements,
@@ -422,6 +422,10 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("workers", &self.0.executor.workers().len()).finish_non_exhaustive()
     }
+}
+
+fn worker_stats((border, gauges): (cpu_executor::WorkerInfo, &Gauges)) -> WorkerStats {
+    WorkerStats { border, lock: gauges.lock.snapshot(), gave_way: gauges.gave_way() }
 }
 
 fn written(reply: Reply) -> Result<Written, Error> {

@@ -1,6 +1,7 @@
 //! From the refusals of the crates below to the one of the domain, where names take the place of numbers.
 
 use std::cell::{Ref, RefCell};
+use std::fmt::Display;
 use std::sync::{Arc, OnceLock};
 
 use local_storage::{DeleteError, Refusal, Scope, Site, UpdateError};
@@ -103,9 +104,7 @@ pub(crate) fn update(error: UpdateError, map: &Map, owner: OwnerId, expected: Op
         UpdateError::OutOfMemory => Error::OutOfMemory,
         UpdateError::Busy => Error::Busy,
         UpdateError::Unsettled { deadline: true } => Error::DeadlinePassed,
-        UpdateError::Lock(_) | UpdateError::Stopped | UpdateError::Unsettled { deadline: false } => {
-            Error::Internal { problem: format!("what takes no lock and runs no program came to one: {error}") }
-        }
+        UpdateError::Lock(_) | UpdateError::Stopped | UpdateError::Unsettled { deadline: false } => out_of_place(error),
     }
 }
 
@@ -120,10 +119,13 @@ pub(crate) fn delete(error: DeleteError, map: &Map, owner: OwnerId, expected: Op
         }
         DeleteError::MapFreeing => Error::MapFreeing { name: name() },
         DeleteError::Busy => Error::Busy,
-        DeleteError::Lock(_) | DeleteError::Stopped => {
-            Error::Internal { problem: format!("what takes no lock and runs no program came to one: {error}") }
-        }
+        DeleteError::Lock(_) | DeleteError::Stopped => out_of_place(error),
     }
+}
+
+/// What takes no lock and runs no program has come to one.
+fn out_of_place(error: impl Display) -> Error {
+    Error::Internal { problem: format!("what takes no lock and runs no program came to one: {error}") }
 }
 
 pub(crate) fn value_size(expected: u32, actual: usize) -> Error {

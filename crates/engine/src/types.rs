@@ -349,6 +349,8 @@ pub struct WorkerStats {
     pub border: cpu_executor::WorkerInfo,
     /// What the lock counts.
     pub lock: rqspinlock::Events,
+    /// How often a free of a map has paused, because somebody else wanted the processor.
+    pub gave_way: u64,
 }
 
 /// Counters of a thread that does mutations itself.

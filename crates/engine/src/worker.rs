@@ -158,12 +158,19 @@ pub(crate) struct Gauges {
     pub(crate) cpu: CpuId,
     pub(crate) lock: EventsHandle,
     pub(crate) retry_length: Arc<AtomicU64>,
+    /// How often a free has paused for who wanted the processor.
+    pub(crate) gave_way: Arc<AtomicU64>,
 }
 
 impl Gauges {
     pub(crate) fn retry_length(&self) -> u64 {
         // Relaxed: a count for people.
         self.retry_length.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn gave_way(&self) -> u64 {
+        // Relaxed: likewise.
+        self.gave_way.load(Ordering::Relaxed)
     }
 }
 
@@ -183,11 +190,18 @@ pub(crate) struct Worker {
     waited: usize,
     /// How long the next pause of an idle worker is that has something left to tidy up.
     pause: Duration,
+    gave_way: Arc<AtomicU64>,
 }
 
 impl Worker {
     pub(crate) fn new(cx: Context, runner: Rc<Runner>, shared: Arc<Shared>) -> Worker {
-        Worker { cx, runner, shared, frees: VecDeque::new(), waited: 0, pause: TIDY_PAUSE }
+        let frees = VecDeque::new();
+        Worker { cx, runner, shared, frees, waited: 0, pause: TIDY_PAUSE, gave_way: Arc::default() }
+    }
+
+    /// A handle to what it counts.
+    pub(crate) fn gave_way(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.gave_way)
     }
 
     fn update(
@@ -288,7 +302,9 @@ impl Worker {
         self.frees.push_back(free);
         // One that waits does not hold up the others.
         if self.waited < self.frees.len() {
-            return give_way();
+            let turn = give_way();
+            self.gave_way.fetch_add(u64::from(turn != Background::Again), Ordering::Relaxed);
+            return turn;
         }
         self.waited = 0;
         Background::After(TIDY_PAUSE)

@@ -66,7 +66,7 @@ fn worker_info(worker: &engine::WorkerInfo) -> WorkerInfo {
     }
 }
 
-fn worker_stats(engine::WorkerStats { border, lock }: engine::WorkerStats) -> WorkerStats {
+fn worker_stats(engine::WorkerStats { border, lock, .. }: engine::WorkerStats) -> WorkerStats {
     let counters = border.counters();
     WorkerStats {
         index: border.index() as u32,

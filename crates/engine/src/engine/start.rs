@@ -50,6 +50,8 @@ pub(super) fn build_worker(
     let number = cpu.id();
     let runner = Rc::new(Runner::new(seat.worker, Arc::clone(shared)));
     let cx = Context::new(cpu, versions, lock_timeout).with_guard(guard).with_hooks(AsHooks(Rc::clone(&runner)));
-    let _ = shared.gauges[seat.worker].set(Gauges { cpu: number, lock, retry_length: cx.retry_length() });
-    Ok(Worker::new(cx, runner, Arc::clone(shared)))
+    let retry_length = cx.retry_length();
+    let worker = Worker::new(cx, runner, Arc::clone(shared));
+    let _ = shared.gauges[seat.worker].set(Gauges { cpu: number, lock, retry_length, gave_way: worker.gave_way() });
+    Ok(worker)
 }

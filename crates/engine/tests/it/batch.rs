@@ -1,10 +1,7 @@
 //! Many operations by one call: in their places, in their order, each on its own.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::pin::pin;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::task::{Context, Poll, Waker};
 
 use engine::program::{Action, Field, HookPoint, OnError, Operand, Part, Place, ProgramSpec, Step, Whose};
 use engine::{BATCH_ITEMS, BatchItems, BatchOwners, Call, Guard, Invalid, LockPlace, OwnerId};
@@ -57,43 +54,6 @@ async fn with_owners(count: u64, adjust: impl FnOnce(&mut Config)) -> (Engine, [
         owners[owner.worker].push(owner.id);
     }
     (engine, owners)
-}
-
-/// A worker that does nothing until this is dropped.
-struct Stalled {
-    _release: Sender<()>,
-}
-
-impl Stalled {
-    fn new(engine: &Engine, worker: usize) -> Stalled {
-        let (release, body, running) = Self::body();
-        engine.stall_worker(worker, body);
-        running.recv_timeout(PATIENCE).unwrap();
-        Stalled { _release: release }
-    }
-
-    fn holds_bucket(engine: &Engine, worker: usize, owner: OwnerId) -> Stalled {
-        let (release, body, running) = Self::body();
-        // An owner's number is its storage's serial.
-        engine.hold_bucket_lock(worker, "m", owner.0, body);
-        running.recv_timeout(PATIENCE).unwrap();
-        Stalled { _release: release }
-    }
-
-    fn body() -> (Sender<()>, impl FnOnce() + Send + 'static, Receiver<()>) {
-        let (release, held) = channel::<()>();
-        let (begun, running) = channel();
-        let body = move || {
-            begun.send(()).unwrap();
-            let _ = held.recv_timeout(PATIENCE);
-        };
-        (release, body, running)
-    }
-}
-
-/// What is ready without waiting.
-fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test]
@@ -335,7 +295,7 @@ async fn a_deadline_ends_the_items_that_have_not_begun() {
     // The other one does, and meets a lock.
     let bucket = engine.get_map("m").unwrap().buckets as u64;
     let elsewhere = others.iter().find(|owner| owner.0 % bucket != others[0].0 % bucket).copied().unwrap();
-    let held = Stalled::holds_bucket(&engine, 0, others[0]);
+    let held = Stalled::holds_bucket(&engine, 0, "m", others[0]);
     let batch = engine.batch("m", None).unwrap();
     let call = within(Duration::from_millis(20));
     let named = ids([elsewhere, others[0], elsewhere]);
@@ -350,7 +310,7 @@ async fn a_lock_that_is_not_had_fails_its_item_alone() {
     let (engine, [_, others]) = with_owners(200, |config| config.lock_timeout = Duration::from_millis(20)).await;
     let bucket = engine.get_map("m").unwrap().buckets as u64;
     let elsewhere = others.iter().find(|owner| owner.0 % bucket != others[0].0 % bucket).copied().unwrap();
-    let _held = Stalled::holds_bucket(&engine, 0, others[0]);
+    let _held = Stalled::holds_bucket(&engine, 0, "m", others[0]);
     let items = put(&engine, ids([others[0], elsewhere]), [1, 2]).await.unwrap();
     let place = LockPlace::Bucket { map: "m".to_owned() };
     assert_eq!(items.failed, [(0, Error::LockTimeout { worker: 1, place })]);

@@ -1,7 +1,5 @@
 //! The way to a worker: order, bounds, deadlines, and work that goes on when nobody waits.
 
-use std::sync::mpsc::channel;
-
 use engine::{LockPlace, MapState};
 use tokio::time::timeout;
 
@@ -15,13 +13,7 @@ async fn a_full_mailbox_refuses_and_a_deadline_in_it_cancels() {
     let owner = simulated(1);
     set(&engine, "m", &owner, 1).await.unwrap();
     let worker = engine.get_owner(&owner).unwrap().worker;
-    let (release, held) = channel::<()>();
-    let (begun, running) = channel();
-    engine.stall_worker(worker, move || {
-        begun.send(()).unwrap();
-        let _ = held.recv_timeout(PATIENCE);
-    });
-    running.recv_timeout(PATIENCE).unwrap();
+    let stalled = Stalled::new(&engine, worker);
 
     let deadline = Some(Instant::now() + Duration::from_millis(20));
     let conditions = Conditions { deadline, ..Conditions::default() };
@@ -34,7 +26,7 @@ async fn a_full_mailbox_refuses_and_a_deadline_in_it_cancels() {
     assert!(tokio::time::timeout(Duration::from_millis(1), &mut waiting).await.is_err());
     let refused = set(&engine, "m", &owner, 4).await;
     assert!(matches!(refused, Err(Error::Overloaded { queued: 2, .. })), "{refused:?}");
-    release.send(()).unwrap();
+    drop(stalled);
     waiting.await.unwrap();
     assert_eq!(engine.get("m", &owner).unwrap().value, value(3));
     wait_until("the cancelled one was counted", || engine.workers()[worker].counters().cancelled == 1);
@@ -78,32 +70,18 @@ async fn an_answer_does_not_wait_with_the_next_call() {
     let victim = owners.remove(0);
     let (name, other) = (OwnerRef::Id(victim.id), owners.iter().find(|owner| owner.worker == victim.worker).unwrap());
     let other = OwnerRef::Id(other.id);
-    let (release, held) = channel::<()>();
-    let (begun, running) = channel();
-    engine.hold_bucket_lock(1 - victim.worker, "m", victim.storage_serial.unwrap(), {
-        let begun = begun.clone();
-        move || {
-            begun.send(()).unwrap();
-            let _ = held.recv_timeout(PATIENCE);
-        }
-    });
-    running.recv_timeout(PATIENCE).unwrap();
-    let (go, gone) = channel::<()>();
-    engine.stall_worker(victim.worker, move || {
-        begun.send(()).unwrap();
-        let _ = gone.recv_timeout(PATIENCE);
-    });
-    running.recv_timeout(PATIENCE).unwrap();
+    let held = Stalled::holds_bucket(&engine, 1 - victim.worker, "m", victim.id);
+    let stalled = Stalled::new(&engine, victim.worker);
 
     // Both are in the mailbox, and so in one batch.
     let mut first = Box::pin(set(&engine, "m", &other, 2));
     let mut next = Box::pin(engine.delete("m", &name, Conditions::default()));
     let instant = Duration::from_millis(1);
     assert!(timeout(instant, &mut first).await.is_err() && timeout(instant, &mut next).await.is_err());
-    go.send(()).unwrap();
+    drop(stalled);
     first.await.unwrap();
     assert!(timeout(instant, &mut next).await.is_err(), "it waits for its lock still");
-    release.send(()).unwrap();
+    drop(held);
     next.await.unwrap();
 }
 
@@ -114,13 +92,7 @@ async fn a_stalled_holder_of_a_bucket_is_told_as_a_lock_timeout() {
     engine.create_simulated_owners(OwnerKind::Task, 0, 100).await.unwrap();
     set(&engine, "m", &simulated(0), 1).await.unwrap();
     let victim = engine.get_owner(&simulated(0)).unwrap();
-    let (release, held) = channel::<()>();
-    let (begun, running) = channel();
-    engine.hold_bucket_lock(1 - victim.worker, "m", victim.storage_serial.unwrap(), move || {
-        begun.send(()).unwrap();
-        let _ = held.recv_timeout(PATIENCE);
-    });
-    running.recv_timeout(PATIENCE).unwrap();
+    let held = Stalled::holds_bucket(&engine, 1 - victim.worker, "m", victim.id);
     let place = LockPlace::Bucket { map: "m".to_owned() };
     assert_eq!(set(&engine, "m", &simulated(0), 2).await, Err(Error::LockTimeout { worker: victim.worker, place }));
     let deadline = Some(Instant::now() + Duration::from_millis(10));
@@ -132,7 +104,7 @@ async fn a_stalled_holder_of_a_bucket_is_told_as_a_lock_timeout() {
     assert_eq!(engine.destroy_simulated_owners(OwnerKind::Task, 0, 1).await, Ok(1));
     assert_eq!(engine.get_map("m").unwrap().elements, 1, "still in the held bucket");
     assert!(engine.stats().retry_list > 0);
-    release.send(()).unwrap();
+    drop(held);
     wait_until("the retry list is worked off", || {
         let stats = engine.stats();
         (stats.retry_list, stats.elements) == (0, 0)

@@ -204,27 +204,23 @@ fn a_free_that_waits_does_not_hold_up_another() {
         for id in 0..10_000 {
             set(&engine, large, &simulated(id), id).await.unwrap();
         }
-        let (release, held) = channel::<()>();
-        let (begun, running) = channel();
-        let serial = engine.get_owner(&simulated(0)).unwrap().storage_serial.unwrap();
-        engine.hold_bucket_lock(1 - freeing, small, serial, move || {
-            begun.send(()).unwrap();
-            let _ = held.recv_timeout(PATIENCE);
-        });
-        running.recv_timeout(PATIENCE).unwrap();
+        let owner = engine.get_owner(&simulated(0)).unwrap().id;
+        let held = Stalled::holds_bucket(&engine, 1 - freeing, small, owner);
 
         let mut waits = Box::pin(engine.free_map(small, None, None));
         while engine.stats().retry_list == 0 {
             assert!(tokio::time::timeout(Duration::from_millis(1), &mut waits).await.is_err(), "its bucket is held");
         }
-        let (start, before) = (Instant::now(), sleeps(&engine)[freeing]);
+        // Not those for who else wants the processor, on a machine that is busy.
+        let pauses = || sleeps(&engine)[freeing].saturating_sub(engine.stats().workers[freeing].gave_way);
+        let (start, before) = (Instant::now(), pauses());
         assert_eq!(engine.free_map(large, None, None).await, Ok(10_000));
-        let pauses = sleeps(&engine)[freeing] - before;
+        let pauses = pauses() - before;
         measured(format_args!("two frees: {pauses} pauses in {:.1?} while one waited", start.elapsed()));
         assert_eq!(engine.get_map(small).unwrap().state, MapState::Freeing);
         // One or two, for its own grace period. If the one that waits had its way, they were more than 40.
         assert!(pauses < 15, "{pauses} pauses, although there was something to do");
-        release.send(()).unwrap();
+        drop(held);
         assert_eq!(waits.await, Ok(1));
         wait_until_freed(&engine, "two frees");
     });

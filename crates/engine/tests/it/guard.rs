@@ -1,7 +1,5 @@
 //! The two guards: what a call meets while another one is under way on the same processor.
 
-use std::sync::mpsc::channel;
-
 use engine::Guard;
 
 use super::*;
@@ -33,14 +31,8 @@ async fn a_busy_processor_refuses_what_may_create_under_the_legacy_guard_alone()
         set(&engine, "m", &simulated(there), 1).await.unwrap();
 
         // One worker has a bucket's lock, without being in an operation; the second waits for it in the middle of one.
-        let (release, held) = channel::<()>();
-        let (begun, running) = channel();
-        let serial = engine.get_owner(&simulated(waits)).unwrap().storage_serial.unwrap();
-        engine.hold_bucket_lock(0, "m", serial, move || {
-            begun.send(()).unwrap();
-            let _ = held.recv_timeout(PATIENCE);
-        });
-        running.recv_timeout(PATIENCE).unwrap();
+        let owner = engine.get_owner(&simulated(waits)).unwrap().id;
+        let held = Stalled::holds_bucket(&engine, 0, "m", owner);
         let update = tokio::spawn({
             let engine = engine.clone();
             async move { set(&engine, "m", &simulated(waits), 2).await }
@@ -63,7 +55,7 @@ async fn a_busy_processor_refuses_what_may_create_under_the_legacy_guard_alone()
         engine.delete("m", &simulated(there), Conditions::default()).await.unwrap();
         assert_eq!(get_or_create(cgroup, "cgroups").await, Ok(true), "each kind of owner has a counter of its own");
 
-        release.send(()).unwrap();
+        drop(held);
         update.await.unwrap().unwrap();
         assert_eq!(get_or_create(simulated(there), "m").await, Ok(true));
         assert_eq!(engine.read("m", &simulated(waits), None).await.unwrap().value, value(2));

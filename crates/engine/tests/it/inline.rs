@@ -1,10 +1,9 @@
 //! Mutations on the calling thread: what is done there, what is left to the workers, and in which order.
 
-use std::future::Future;
-use std::sync::mpsc::{Sender, channel};
+use std::pin::pin;
 
 use engine::program::{Action, HookPoint, OnError, ProgramSpec, Step};
-use engine::{BatchOwners, Call, Guard, InlineStats, Operation, Outcome, OwnerId};
+use engine::{BatchOwners, Call, Guard, InlineStats, Operation, Outcome};
 use tokio::task::yield_now;
 
 use super::grace::alone;
@@ -17,13 +16,6 @@ async fn inline<T>(engine: &Engine, body: impl Future<Output = T>) -> T {
         never = engine.clone().run_inline() => match never {},
         result = body => result,
     }
-}
-
-/// Polls a future once.
-macro_rules! poll {
-    ($future:expr) => {
-        $future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
-    };
 }
 
 fn stats(engine: &Engine) -> InlineStats {
@@ -45,29 +37,10 @@ async fn owners(engine: &Engine, count: u64) -> Vec<OwnerRef> {
     ids
 }
 
-/// Keeps a worker until the sender is dropped.
-fn stall(engine: &Engine, worker: usize) -> Sender<()> {
-    let (release, held) = channel::<()>();
-    let (begun, running) = channel();
-    engine.stall_worker(worker, move || {
-        begun.send(()).unwrap();
-        let _ = held.recv_timeout(PATIENCE);
-    });
-    running.recv_timeout(PATIENCE).unwrap();
-    release
-}
-
-/// Has the other worker hold the lock of an owner's bucket until the sender is dropped.
-fn hold(engine: &Engine, owner: &OwnerRef) -> Sender<()> {
+/// Has the other worker hold the lock of an owner's bucket.
+fn hold(engine: &Engine, owner: &OwnerRef) -> Stalled {
     let owner = engine.get_owner(owner).unwrap();
-    let (release, held) = channel::<()>();
-    let (begun, running) = channel();
-    engine.hold_bucket_lock(1 - owner.worker, "m", owner.storage_serial.unwrap(), move || {
-        begun.send(()).unwrap();
-        let _ = held.recv_timeout(PATIENCE);
-    });
-    running.recv_timeout(PATIENCE).unwrap();
-    release
+    Stalled::holds_bucket(engine, 1 - owner.worker, "m", owner.id)
 }
 
 #[tokio::test]
@@ -75,7 +48,7 @@ async fn a_mutation_needs_no_worker() {
     let engine = start(|_| {});
     inline(&engine, async {
         let owners = owners(&engine, 8).await;
-        let _stalled = [stall(&engine, 0), stall(&engine, 1)];
+        let _stalled = [Stalled::new(&engine, 0), Stalled::new(&engine, 1)];
         let (before, owner) = (stats(&engine).done, &owners[3]);
         assert_eq!(engine.get("m", owner).unwrap().value, value(0));
         let written = set(&engine, "m", owner, 1).await.unwrap();
@@ -159,9 +132,9 @@ async fn a_lock_that_is_held_is_waited_for_by_the_worker_alone() {
         let held = hold(&engine, &owners[0]);
         let before = stats(&engine);
         let mut waiting = Box::pin(set(&engine, "m", &owners[0], 1));
-        assert!(poll!(&mut waiting).is_pending(), "it waits for the lock");
+        assert!(poll_once(waiting.as_mut()).is_pending(), "it waits for the lock");
         // Behind it, at the same worker, nobody waits (but for those of the same bucket, which are cancelled here).
-        let others = owners[1..].iter().map(|owner| poll!(Box::pin(set(&engine, "m", owner, 1))).is_ready());
+        let others = owners[1..].iter().map(|owner| poll_once(pin!(set(&engine, "m", owner, 1))).is_ready());
         let done = others.filter(|done| *done).count() as u64;
         let after = stats(&engine);
         assert_eq!((after.done - before.done, after.handed_over - before.handed_over), (done, 100 - done));
@@ -287,7 +260,7 @@ async fn a_pipeline_keeps_the_order_of_an_owner() {
     inline(&engine, async {
         let owners = owners(&engine, 2).await;
         let worker = engine.get_owner(&owners[0]).unwrap().worker;
-        let stalled = stall(&engine, worker);
+        let stalled = Stalled::new(&engine, worker);
         let held = hold(&engine, &owners[0]);
         let mut pipeline = engine.pipeline::<u64>(Call::default());
         let mut begin = |tag, owner: &OwnerRef, operation| {
@@ -299,7 +272,7 @@ async fn a_pipeline_keeps_the_order_of_an_owner() {
         assert_eq!(begin(1, &owners[0], put(1)), None, "its lock is not free");
         drop(held);
         // One job after the other: this one runs when the lock is free.
-        drop(stall(&engine, 1 - worker));
+        drop(Stalled::new(&engine, 1 - worker));
         assert_eq!(begin(2, &owners[0], Operation::Get), None, "it is behind the first");
         assert_eq!(begin(3, &owners[0], put(2)), None, "likewise");
         assert!(matches!(begin(4, &owners[1], put(3)), Some((4, Outcome::Written(_)))), "another owner");
@@ -328,7 +301,7 @@ async fn a_batch_keeps_the_order_of_an_owner() {
         let owners = owners(&engine, 300).await;
         let ids: Vec<_> = owners.iter().map(|owner| engine.get_owner(owner).unwrap().id.0).collect();
         let worker = engine.get_owner(&owners[0]).unwrap().worker;
-        let stalled = stall(&engine, worker);
+        let stalled = Stalled::new(&engine, worker);
         let held = hold(&engine, &owners[0]);
         // The first again behind the first turn of 256.
         let named: Vec<_> = ids.iter().take(260).chain([&ids[0]]).copied().collect();
@@ -342,7 +315,7 @@ async fn a_batch_keeps_the_order_of_an_owner() {
             assert_eq!(engine.get("m", &owners[1]).unwrap().value, value(2), "done here");
             drop(held);
             // One job after the other: this one runs when the lock is free.
-            drop(stall(&engine, 1 - worker));
+            drop(Stalled::new(&engine, 1 - worker));
             yield_now().await;
             yield_now().await;
             assert_eq!(engine.get("m", &owners[0]).unwrap().value, value(0), "it waits for its worker");

@@ -13,12 +13,16 @@ mod programs;
 mod quota;
 
 use std::fmt::Display;
+use std::future::Future;
 use std::io::{self, Write};
+use std::pin::Pin;
 use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use engine::{Conditions, Config, Engine, Error, MapSpec, OwnerKind, OwnerRef, UpdateMode, Written};
+use engine::{Conditions, Config, Engine, Error, MapSpec, OwnerId, OwnerKind, OwnerRef, UpdateMode, Written};
 use history::measured;
 
 /// How long a test waits for something that takes milliseconds.
@@ -73,6 +77,44 @@ impl Drop for Sleeper {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A worker that does nothing until this is dropped.
+struct Stalled {
+    _release: Sender<()>,
+}
+
+impl Stalled {
+    fn new(engine: &Engine, worker: usize) -> Stalled {
+        let (release, body, running) = Self::body();
+        engine.stall_worker(worker, body);
+        running.recv_timeout(PATIENCE).unwrap();
+        Stalled { _release: release }
+    }
+
+    /// As well, with the lock of the owner's bucket in the map.
+    fn holds_bucket(engine: &Engine, worker: usize, map: &str, owner: OwnerId) -> Stalled {
+        let (release, body, running) = Self::body();
+        // An owner's number is its storage's serial.
+        engine.hold_bucket_lock(worker, map, owner.0, body);
+        running.recv_timeout(PATIENCE).unwrap();
+        Stalled { _release: release }
+    }
+
+    fn body() -> (Sender<()>, impl FnOnce() + Send + 'static, Receiver<()>) {
+        let (release, held) = channel::<()>();
+        let (begun, running) = channel();
+        let body = move || {
+            begun.send(()).unwrap();
+            let _ = held.recv_timeout(PATIENCE);
+        };
+        (release, body, running)
+    }
+}
+
+/// What is ready without waiting.
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Looks until `done` says so, and says how long that took.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -44,10 +45,8 @@ pub(super) async fn serve<H: Handler>(stream: Stream, caller: Caller, handler: H
         let transfer_timeout = config.transfer_timeout;
         service_fn(move |request: Request<Incoming>| {
             let is_stream = H::is_stream(request.uri().path());
-            let answer = handler.clone().answer(caller.clone(), request);
-            // In a box: hyper moves it several times before it is polled.
-            Box::pin(async move {
-                let answer = answer.await;
+            // In a box: hyper moves it several times before it is polled. (An async block around it would have room for it twice.)
+            Box::pin(handler.clone().answer(caller.clone(), request)).map(move |answer| {
                 if !is_stream {
                     streams::answered(transfer_timeout);
                 }

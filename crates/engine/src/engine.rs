@@ -156,7 +156,8 @@ impl Engine {
     /// None says nothing.
     fn look_by_id(&self, map: &str, owner: &OwnerRef) -> Option<Got> {
         let OwnerRef::Id(owner) = *owner else { return None };
-        let value = self.0.shared.maps.lookup(map, owner)?;
+        let look = |map: &Map| if map.hooks_reads() { None } else { map.core.lookup_by_id(owner.0) };
+        let value = self.0.shared.maps.with(map, None, look)?;
         Some(Got { value: value.bytes, version: value.version, created: false, owner })
     }
 
@@ -243,18 +244,25 @@ impl Engine {
         mode: UpdateMode,
         conditions: Conditions,
     ) -> Result<Written, Error> {
-        let map = self.0.shared.maps.open(map, conditions.expected_map_id)?;
+        let Conditions { expected_version: expected, expected_map_id, deadline, .. } = conditions;
+        let here = |map: &Map, owner: &OwnerHandle| self.update_inline(map, owner, &value, mode, expected, deadline);
+        if let Some(written) = self.by_id(map, owner, expected_map_id, here) {
+            return written;
+        }
+        let map = self.0.shared.maps.open(map, expected_map_id)?;
         check_value(&map, &value)?;
-        let creates = mode != UpdateMode::Exist && conditions.expected_version.is_none();
+        let creates = mode != UpdateMode::Exist && expected.is_none();
         check_kind(&map, ref_kind(owner))?;
-        let owner = match creates {
+        let found = match creates {
             true => self.find_or_register(&map, owner).await?,
             false => self.find(&map, owner)?,
         };
-        let Conditions { expected_version: expected, deadline, .. } = conditions;
-        if let Some(written) = self.update_inline(&map, &owner, &value, mode, expected, deadline) {
+        if !is_id(owner)
+            && let Some(written) = here(&map, &found)
+        {
             return written;
         }
+        let owner = found;
         self.learn_cgroup(&map, &owner).await;
         let worker = self.worker_of(owner.id().0);
         let op = Op::Update { map, owner, value, mode, expected };
@@ -263,13 +271,20 @@ impl Engine {
 
     /// Deletes a value and says which version that was. Refused: as [`Engine::update`].
     pub async fn delete(&self, map: &str, owner: &OwnerRef, conditions: Conditions) -> Result<Written, Error> {
-        let map = self.0.shared.maps.open(map, conditions.expected_map_id)?;
-        check_kind(&map, ref_kind(owner))?;
-        let owner = self.find(&map, owner)?;
-        let Conditions { expected_version: expected, deadline, .. } = conditions;
-        if let Some(written) = self.delete_inline(&map, &owner, expected, deadline) {
+        let Conditions { expected_version: expected, expected_map_id, deadline, .. } = conditions;
+        let here = |map: &Map, owner: &OwnerHandle| self.delete_inline(map, owner, expected, deadline);
+        if let Some(written) = self.by_id(map, owner, expected_map_id, here) {
             return written;
         }
+        let map = self.0.shared.maps.open(map, expected_map_id)?;
+        check_kind(&map, ref_kind(owner))?;
+        let found = self.find(&map, owner)?;
+        if !is_id(owner)
+            && let Some(written) = here(&map, &found)
+        {
+            return written;
+        }
+        let owner = found;
         self.learn_cgroup(&map, &owner).await;
         let worker = self.worker_of(owner.id().0);
         let op = Op::Delete { map, owner, expected };
@@ -341,6 +356,22 @@ impl Engine {
 
     fn worker_of(&self, number: u64) -> usize {
         route(&self.0.executor, number)
+    }
+
+    /// Does to an owner that is named by its id what this thread can do itself, under the guards of both tables: not to count references
+    /// to map and owner spares lines that all threads write. None: it cannot, or something is the matter, and the long way says what.
+    fn by_id<R>(
+        &self,
+        map: &str,
+        owner: &OwnerRef,
+        expected: Option<MapId>,
+        here: impl FnOnce(&Map, &OwnerHandle) -> Option<R>,
+    ) -> Option<R> {
+        let OwnerRef::Id(owner) = *owner else { return None };
+        self.0.shared.maps.with(map, expected, |map| {
+            let is_right = |owner: &OwnerHandle| owner.kind() == map.spec.kind;
+            self.owners().with(owner, |owner| if is_right(owner) { here(map, owner) } else { None })?
+        })
     }
 
     fn find(&self, map: &Map, owner: &OwnerRef) -> Result<OwnerHandle, Error> {
@@ -502,6 +533,10 @@ fn ref_kind(owner: &OwnerRef) -> Option<OwnerKind> {
         OwnerRef::Simulated { kind, .. } => Some(*kind),
         OwnerRef::Id(_) => None,
     }
+}
+
+fn is_id(owner: &OwnerRef) -> bool {
+    matches!(owner, OwnerRef::Id(_))
 }
 
 fn check_kind(map: &Map, kind: Option<OwnerKind>) -> Result<(), Error> {

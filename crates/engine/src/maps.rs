@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
-use local_storage::{ByteLimits, CreateMapError, Quota, StorageMap, Value};
-use owners::{OwnerId, OwnerKind};
+use local_storage::{ByteLimits, CreateMapError, Quota, StorageMap};
+use owners::OwnerKind;
 
 use crate::error::{Error, Invalid};
 use crate::program::HookPoint;
@@ -191,11 +191,17 @@ impl Maps {
         Ok(())
     }
 
-    /// The value of an owner with this id, if it is there for certain and no program is attached that a read comes by; if not, [`Maps::open`] and the owner say what is the matter.
-    /// Under the table's guard, which saves counting references to the map: it is held for a lookup, which takes no lock.
-    pub(crate) fn lookup(&self, name: &str, owner: OwnerId) -> Option<Value> {
+    /// A look at the map of this name, if it takes operations and is the one that the caller means; if not, [`Maps::open`] says what is
+    /// the matter. Under the table's guard, which saves counting references to the map: it has to be short, and to come by no other map.
+    pub(crate) fn with<R>(
+        &self,
+        name: &str,
+        expected: Option<MapId>,
+        look: impl FnOnce(&Map) -> Option<R>,
+    ) -> Option<R> {
         let map = self.by_name.get(name)?;
-        if map.core.is_freeing() || map.hooks_reads() { None } else { map.core.lookup_by_id(owner.0) }
+        let is_meant = expected.is_none_or(|expected| expected == map.id());
+        if is_meant && !map.core.is_freeing() { look(&map) } else { None }
     }
 
     /// The map of this name, whatever its state. What can be no name at all is told apart from a map that is not there.

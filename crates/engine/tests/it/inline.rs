@@ -68,6 +68,32 @@ async fn a_mutation_needs_no_worker() {
     assert!(engine.stats().inline.len() == 1);
 }
 
+/// The short way is for what is all right; what is not is told by the long one.
+#[tokio::test]
+async fn who_has_an_id_is_refused_all_the_same() {
+    let engine = start(|_| {});
+    inline(&engine, async {
+        let owner = owners(&engine, 1).await.remove(0);
+        map(&engine, "cgroups", OwnerKind::Cgroup);
+        let put = |map, owner, value, conditions| engine.update(map, owner, value, UpdateMode::Any, conditions);
+        let other_map = || Conditions { expected_map_id: Some(999), ..Conditions::default() };
+        let (any, nobody) = (Conditions::default, OwnerRef::Id(OwnerId(999)));
+        for (name, refusal) in [
+            ("OwnerKind", put("cgroups", &owner, value(1), any()).await),
+            ("OwnerKind", engine.delete("cgroups", &owner, any()).await),
+            ("MapIdMismatch", put("m", &owner, value(1), other_map()).await),
+            ("MapIdMismatch", engine.delete("m", &owner, other_map()).await),
+            ("OwnerNotFound", put("m", &nobody, value(1), any()).await),
+            ("kind: Value", put("m", &owner, Bytes::from_static(b"short"), any()).await),
+        ] {
+            let refusal = format!("{:?}", refusal.unwrap_err());
+            assert!(refusal.contains(name), "{refusal} is no {name}");
+        }
+        assert_eq!(engine.get("m", &owner).unwrap().value, value(0), "nothing has changed");
+    })
+    .await;
+}
+
 /// The refusals are those that a worker has, word for word.
 #[tokio::test]
 async fn a_refusal_is_the_workers() {

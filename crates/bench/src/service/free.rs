@@ -8,8 +8,8 @@ use hdrhistogram::Histogram;
 use holdfast_proto::v1::{FreeMapRequest, FreeMapResponse};
 
 use super::candidates::{What, calls, peer};
-use super::load::{all, closed};
-use super::pace::{Paced, open};
+use super::load::{WARM, all, closed};
+use super::pace::{self, Paced, open};
 use super::scene::{self, Scene, create_maps, fill, simulate};
 use super::server::{Cpu, Process};
 use super::table::{Column, Report, Table};
@@ -19,8 +19,8 @@ use crate::{histogram, median};
 
 /// The map that is freed.
 const FREED: &str = "freed";
-/// Calls before the free begins.
-const BEFORE: Duration = Duration::from_millis(700);
+/// Before the free begins; half a second of it is not counted: connecting, and the first calls.
+const BEFORE: Duration = Duration::from_millis(1200);
 /// At most, behind its begin: it may take longer than the calls go on, and then the rest is not seen.
 const BEHIND: Duration = Duration::from_secs(3);
 
@@ -71,14 +71,21 @@ impl<'a> Called<'a> {
     }
 
     fn tell(&self, waits: &Histogram<u64>, name: &str, table: &mut Table) {
-        let at = |quantile| Some(waits.value_at_quantile(quantile) as f64 / 1e3);
-        let most = Some(waits.max() as f64 / 1e3);
         let each = |us: &[f64]| (!us.is_empty()).then(|| median(us));
-        let (server, loader) = (each(&self.server_us), each(&self.loader_us));
-        let cells = [Some(self.half()), Some(waits.len() as f64), at(0.5), at(0.99), at(0.999), most, server, loader];
-        let [rate, answered, p50, p99, p999, most, server, loader] = cells;
-        table.row(name, [rate, answered, p50, p99, p999, most, server, loader, Some(self.failures as f64)]);
+        let took = [each(&self.server_us), each(&self.loader_us)];
+        table.row(name, cells(Some(self.half()), waits, took, self.failures));
     }
+}
+
+fn cells(
+    rate: Option<f64>,
+    waits: &Histogram<u64>,
+    took: [Option<f64>; 2],
+    failures: u64,
+) -> [Option<f64>; COLUMNS.len()] {
+    let at = |quantile| Some(waits.value_at_quantile(quantile) as f64 / 1e3);
+    let ([server, loader], most) = (took, Some(waits.max() as f64 / 1e3));
+    [rate, Some(waits.len() as f64), at(0.5), at(0.99), at(0.999), most, server, loader, Some(failures as f64)]
 }
 
 pub fn at_half_of_the_peak(options: &Options, report: &mut Report) -> Result<()> {
@@ -97,12 +104,14 @@ pub fn at_half_of_the_peak(options: &Options, report: &mut Report) -> Result<()>
             called.find_peak(options.counted()?)?;
         }
     }
+    let mut alone = histogram();
     for _ in 0..options.rounds {
+        alone.add(pace::alone(options.counted()?)).expect("one grows to the other's range");
         for called in &mut called {
             let (before, own) = (called.server.cpu()?, Cpu::of_this()?);
-            let (paced, ()) =
-                open(called.server, SHAPE.connections, &called.items, called.half(), options.counted()?, || ())?;
-            let each = |spent: Duration| spent.as_secs_f64() * 1e6 / paced.samples.len().max(1) as f64;
+            let (rate, time) = (called.half(), options.counted()?);
+            let (paced, ()) = open(called.server, SHAPE.connections, &called.items, rate, time, || ())?;
+            let each = |spent: Duration| spent.as_secs_f64() * 1e6 / (rate * (WARM + time).as_secs_f64());
             called.server_us.push(each(called.server.cpu()?.since(before)));
             called.loader_us.push(each(Cpu::of_this()?.since(own)));
             called.waits.add(paced.latencies(|_| true)).expect("one grows to the other's range");
@@ -111,6 +120,7 @@ pub fn at_half_of_the_peak(options: &Options, report: &mut Report) -> Result<()>
     }
     let title = format!("{} connections, half of the peak at a fixed rate (open loop)", SHAPE.connections);
     let mut table = Table::new(title, COLUMNS);
+    table.row("the machine alone", cells(None, &alone, [None; 2], 0));
     for called in &called {
         called.tell(&called.waits, &called.name, &mut table);
         report.failed(&called.name, called.failures, called.failure.as_deref());

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   meant      │    │    │    │    │    │          one every interval
-//!   sent       │    │    │         ││   │          as soon as it can be, never sooner
+//!   sent       │    │    │         ││   │          as soon as it can be, never sooner: so many at a time on a connection
 //!   latency    ├────►    ├─────────────►           from the moment that was meant: who waits to be sent waits as well
 //! ```
 //!
 //! A closed loop that meets a stall makes no calls meanwhile, and so counts one slow call where its clients would have seen many.
 
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use rustix::time::{
 use tokio::net::unix::pipe::Receiver;
 
 use super::client::Connection;
-use super::load::{PATIENCE, THREADS, runtime};
+use super::load::{PATIENCE, THREADS, WARM, runtime};
 use super::server::Process;
 use super::work::{Heads, Items};
 use crate::histogram;
@@ -30,8 +31,15 @@ use crate::histogram;
 /// as late.
 const TICK: Duration = Duration::from_micros(250);
 
-/// Calls under way, above which the server has lost: it will not catch up.
-const MOST: usize = 50_000;
+/// Calls under way at a time on each connection, at which a server is fastest. Those that are due beyond them wait, and count from when
+/// they were meant, as all do.
+const AT_A_TIME: usize = 64;
+
+/// Between two calls that take no time.
+const EVERY: Duration = Duration::from_micros(10);
+
+/// A call that begins so late: the server will not catch up.
+const LATEST: Duration = Duration::from_secs(1);
 
 /// When calls are meant to begin.
 #[derive(Clone, Copy, Debug)]
@@ -47,16 +55,15 @@ impl Schedule {
         Schedule { begin, rate, calls: (rate * time.as_secs_f64()) as u64 }
     }
 
-    /// When this call is meant to begin, behind the beginning.
-    fn meant(&self, call: u64) -> Duration {
-        Duration::from_secs_f64(call as f64 / self.rate)
+    /// When this call is meant to begin.
+    fn meant(&self, call: u64) -> Instant {
+        self.begin + Duration::from_secs_f64(call as f64 / self.rate)
     }
 
     /// Every so-manieth call, from this one on: what one of several threads does.
     fn part(self, first: usize, of: usize) -> Self {
-        let later = self.meant(first as u64);
         let calls = (self.calls + (of - 1 - first) as u64) / of as u64;
-        Schedule { begin: self.begin + later, rate: self.rate / of as f64, calls }
+        Schedule { begin: self.meant(first as u64), rate: self.rate / of as f64, calls }
     }
 }
 
@@ -106,7 +113,7 @@ impl Paced {
     }
 }
 
-/// Calls at this rate over so many connections, by the threads of the loader. `aside` runs meanwhile, on a thread of its own.
+/// Calls at this rate over so many connections, by the threads of the loader, of which the first are not counted. `aside` runs meanwhile, on a thread of its own.
 pub fn open<T: Send>(
     server: &Process,
     connections: usize,
@@ -116,7 +123,8 @@ pub fn open<T: Send>(
     aside: impl FnOnce() -> T + Send,
 ) -> Result<(Paced, T)> {
     // Time to connect.
-    let schedule = Schedule::new(Instant::now() + Duration::from_millis(200), rate, time);
+    let begin = Instant::now() + Duration::from_millis(200);
+    let schedule = Schedule::new(begin, rate, WARM + time);
     let threads = THREADS.min(connections);
     thread::scope(|scope| {
         let loaders: Vec<_> = (0..threads)
@@ -137,6 +145,7 @@ pub fn open<T: Send>(
         for loader in loaders {
             all.add(loader.join().map_err(|_| anyhow!("a thread of the loader panicked"))??);
         }
+        all.samples.retain(|sample| sample.meant >= begin + WARM);
         Ok((all, aside.join().map_err(|_| anyhow!("what ran aside panicked"))?))
     })
 }
@@ -145,44 +154,101 @@ pub fn open<T: Send>(
 pub async fn paced(connections: &[Connection], items: &Items, schedule: Schedule) -> Result<Paced> {
     let timer = Timer::new()?;
     let heads: Vec<_> = connections.iter().map(Heads::new).collect();
+    let mut lines: Vec<_> = connections.iter().map(|_| Line::default()).collect();
     // In one task, which is woken once for all answers that have come meanwhile: a task for each call takes the loader more time than
     // the call.
-    let (mut under_way, mut all) = (FuturesUnordered::new(), Paced::default());
-    for call in 0..schedule.calls {
-        let meant = schedule.begin + schedule.meant(call);
-        while let Some(early) = meant.checked_duration_since(Instant::now()).filter(|early| !early.is_zero()) {
-            timer.set(early.max(TICK))?;
-            loop {
-                tokio::select! {
-                    biased;
-                    // In polling this those that are new are sent, too.
-                    Some(answered) = under_way.next() => all.note(answered),
-                    fired = timer.fired() => break fired?,
-                }
-            }
-        }
-        if under_way.len() > MOST {
-            all.fail(format!("the server does not keep up: {MOST} calls are under way"));
-            break;
-        }
-        let at = call as usize;
-        let (mut connection, heads) = (connections[at % connections.len()].clone(), &heads[at % connections.len()]);
-        let item = &items.all[at % items.all.len()];
-        under_way.push(async move {
-            let answer = connection.call(heads.of(item.method), item.framed.clone()).await;
+    let mut under_way = FuturesUnordered::new();
+    // At once: to move them while they grow takes tens of milliseconds, in which nobody is called.
+    let mut all = Paced { samples: Vec::with_capacity(schedule.calls as usize), ..Paced::default() };
+    let begin = |number: usize, call: u64| {
+        let (meant, item) = (schedule.meant(call), &items.all[call as usize % items.all.len()]);
+        let (mut connection, head) = (connections[number].clone(), heads[number].of(item.method));
+        async move {
+            let answer = connection.call(head, item.framed.clone()).await;
             let checked = answer.and_then(|answer| item.check(answer));
-            checked.map(|()| Sample { meant, took: meant.elapsed() })
-        });
-    }
-    let rest = async {
-        while let Some(answered) = under_way.next().await {
-            all.note(answered)
+            (number, checked.map(|()| Sample { meant, took: meant.elapsed() }))
         }
     };
-    if tokio::time::timeout(PATIENCE, rest).await.is_err() {
-        all.fail(format!("calls were not answered within {PATIENCE:?}"));
+    let mut next = 0;
+    loop {
+        let now = Instant::now();
+        while next < schedule.calls && schedule.meant(next) <= now {
+            lines[next as usize % connections.len()].due.push_back(next);
+            next += 1;
+        }
+        for (number, line) in lines.iter_mut().enumerate() {
+            under_way.extend(std::iter::from_fn(|| line.next()).map(|call| begin(number, call)));
+        }
+        let all_due = next == schedule.calls;
+        if all_due && under_way.is_empty() {
+            return Ok(all);
+        }
+        timer.set(if all_due { PATIENCE } else { schedule.meant(next).saturating_duration_since(now).max(TICK) })?;
+        loop {
+            tokio::select! {
+                biased;
+                // In polling this those that are new are sent, too.
+                Some((number, answered)) = under_way.next() => {
+                    all.note(answered);
+                    lines[number].under_way -= 1;
+                    under_way.extend(lines[number].next().map(|call| begin(number, call)));
+                    if all_due && under_way.is_empty() {
+                        return Ok(all);
+                    }
+                }
+                fired = timer.fired() => break fired?,
+            }
+        }
+        let latest = lines.iter().filter_map(|line| line.due.front()).map(|call| schedule.meant(*call)).min();
+        if all_due {
+            all.fail(format!("calls were not answered within {PATIENCE:?}"));
+            return Ok(all);
+        } else if latest.is_some_and(|meant| meant.elapsed() > LATEST) {
+            all.fail(format!("the server does not keep up: calls begin more than {LATEST:?} late"));
+            return Ok(all);
+        }
     }
-    Ok(all)
+}
+
+/// The calls of one connection that have not been answered.
+#[derive(Default)]
+struct Line {
+    under_way: usize,
+    due: VecDeque<u64>,
+}
+
+impl Line {
+    /// The next one that may begin, which is under way from then on.
+    fn next(&mut self) -> Option<u64> {
+        let call = self.due.pop_front_if(|_| self.under_way < AT_A_TIME)?;
+        self.under_way += 1;
+        Some(call)
+    }
+}
+
+/// What calls would wait that take no time: how long the machine itself keeps threads from running that have work, one on each processor.
+pub fn alone(time: Duration) -> hdrhistogram::Histogram<u64> {
+    let begin = Instant::now();
+    let one = || {
+        let (mut waits, mut meant) = (histogram(), begin);
+        while begin.elapsed() < time {
+            let now = Instant::now();
+            while meant <= now {
+                waits.record((now - meant).as_nanos() as u64).expect("it grows");
+                meant += EVERY;
+            }
+        }
+        waits
+    };
+    let count = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(one)).collect();
+        let mut all = histogram();
+        for thread in threads {
+            all.add(thread.join().expect("it does not panic")).expect("one grows to the other's range");
+        }
+        all
+    })
 }
 
 /// tokio's own timers are a millisecond apart, which is longer than most calls take. This is a timerfd, which is read like a pipe.

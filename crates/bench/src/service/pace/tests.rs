@@ -118,12 +118,30 @@ async fn calls_that_were_meant_during_a_stall_have_waited_for_its_end() {
     assert!(late >= 140, "{late} calls waited, expected about 150");
 }
 
+/// A server that answers nobody for a while gets no more than so many at a time, and all are told in the end.
+#[tokio::test]
+async fn no_more_than_so_many_are_under_way_at_a_time() {
+    let mut line = Line { under_way: 0, due: (0..AT_A_TIME as u64 + 1).collect() };
+    assert_eq!(std::iter::from_fn(|| line.next()).count(), AT_A_TIME);
+    line.under_way -= 1;
+    assert_eq!((line.next(), line.next()), (Some(AT_A_TIME as u64), None));
+    let to = server(Answers { status: "0", stall: Some((0, Duration::from_millis(100))) });
+    let paced = pace(to, &gets(b"value"), 10_000.0, Duration::from_millis(100)).await;
+    assert_eq!((paced.samples.len(), paced.failures), (1000, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_keep_up_is_told() {
+    let to = server(Answers { status: "0", stall: Some((0, LATEST * 2)) });
+    let paced = pace(to, &gets(b"value"), 10_000.0, Duration::from_secs(10)).await;
+    assert!(paced.failure.is_some_and(|failure| failure.contains("does not keep up")));
+}
+
 #[test]
 fn threads_share_a_schedule_out() {
     let whole = Schedule { begin: Instant::now(), rate: 1_000.0, calls: 5 };
-    let meant = |schedule: Schedule| -> Vec<_> {
-        (0..schedule.calls).map(|call| schedule.begin + schedule.meant(call) - whole.begin).collect()
-    };
+    let meant =
+        |schedule: Schedule| -> Vec<_> { (0..schedule.calls).map(|call| schedule.meant(call) - whole.begin).collect() };
     let millis = |some: &[u64]| some.iter().map(|millis| Duration::from_millis(*millis)).collect::<Vec<_>>();
     assert_eq!(meant(whole), millis(&[0, 1, 2, 3, 4]));
     assert_eq!(meant(whole.part(0, 2)), millis(&[0, 2, 4]));

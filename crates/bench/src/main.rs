@@ -15,11 +15,6 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use hdrhistogram::Histogram;
-use mimalloc::MiMalloc;
-
-/// That of the server: the loader shares the processors with what it measures, and with libc's a call costs more the more are under way.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", about = "Benchmarks of Holdfast, each beside its peers in one run")]

@@ -358,8 +358,9 @@ impl Engine {
         route(&self.0.executor, number)
     }
 
-    /// Does to an owner that is named by its id what this thread can do itself, under the guards of both tables: not to count references
-    /// to map and owner spares lines that all threads write. None: it cannot, or something is the matter, and the long way says what.
+    /// Does to an owner that is named by its id what this thread can do itself, under the guard of the maps' table: not to count a reference
+    /// to the map spares a line that all threads write. (Not under that of the owners' table, whose writers are those who register and
+    /// exit.) None: it cannot, or something is the matter, and the long way says what.
     fn by_id<R>(
         &self,
         map: &str,
@@ -368,10 +369,12 @@ impl Engine {
         here: impl FnOnce(&Map, &OwnerHandle) -> Option<R>,
     ) -> Option<R> {
         let OwnerRef::Id(owner) = *owner else { return None };
-        self.0.shared.maps.with(map, expected, |map| {
-            let is_right = |owner: &OwnerHandle| owner.kind() == map.spec.kind;
-            self.owners().with(owner, |owner| if is_right(owner) { here(map, owner) } else { None })?
-        })
+        let owner = self.owners().get(owner)?;
+        self.0.shared.maps.with(
+            map,
+            expected,
+            |map| if owner.kind() == map.spec.kind { here(map, &owner) } else { None },
+        )
     }
 
     fn find(&self, map: &Map, owner: &OwnerRef) -> Result<OwnerHandle, Error> {

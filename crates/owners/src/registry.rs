@@ -191,11 +191,6 @@ impl<A: Send + Sync + 'static> Registry<A> {
         self.shared.lookup(&Name::Id(id))
     }
 
-    /// As [`Registry::get`], but lends the owner, under the table's guard: `look` has to be short and must not call the registry.
-    pub fn with<R>(&self, id: OwnerId, look: impl FnOnce(&Arc<Owner<A>>) -> R) -> Option<R> {
-        self.shared.by_id.get(&id).map(|owner| look(&owner))
-    }
-
     /// Takes an owner whose storage was destroyed out of the registry; only its names are remembered.
     pub fn retire(&self, owner: &Arc<Owner<A>>) {
         self.shared.retire(owner);

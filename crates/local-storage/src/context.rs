@@ -12,7 +12,7 @@ use rqspinlock::{Cpu, LockError, RawRqSpinLock};
 use crate::error::{Refusal, Site};
 use crate::guard::Guard;
 use crate::hook::{Event, Hooks, Stopped};
-use crate::reclaim::{Leftover, Tidy};
+use crate::reclaim::{Limbo, Tidy};
 use crate::unlink::Work;
 
 /// How often who never waits looks at a lock; each pause is twice the one before.
@@ -61,7 +61,7 @@ pub struct Context {
     pub(crate) restart_limit: Duration,
     retry: RefCell<VecDeque<Work>>,
     retry_length: Arc<AtomicU64>,
-    leftover: RefCell<Leftover>,
+    pub(crate) limbo: Limbo,
     guard: Guard,
     hooks: Option<Box<dyn Hooks>>,
     pub(crate) waits: bool,
@@ -75,7 +75,7 @@ impl Context {
     /// A context for this thread. `restart_limit` bounds how long an operation without a deadline may start over; the lock's
     /// timeout is a good value.
     pub fn new(cpu: Cpu, versions: VersionClock, restart_limit: Duration) -> Context {
-        let (deadline, retry, leftover) = (Cell::new(None), RefCell::default(), RefCell::default());
+        let (deadline, retry, limbo) = (Cell::new(None), RefCell::default(), Limbo::default());
         Context {
             cpu,
             versions,
@@ -83,7 +83,7 @@ impl Context {
             restart_limit,
             retry,
             retry_length: Arc::default(),
-            leftover,
+            limbo,
             guard: Guard::default(),
             hooks: None,
             waits: true,
@@ -174,7 +174,7 @@ impl Context {
     /// One piece of seeing to it that what this thread has retired is freed. Nobody else does: the thread calls it whenever
     /// it is idle, and does not sleep for good before it is [`Tidy::Done`]. Where nothing was retired that costs next to nothing.
     pub fn tidy(&self) -> Tidy {
-        self.leftover.borrow_mut().tidy()
+        self.limbo.tidy()
     }
 
     /// Puts refused work off.

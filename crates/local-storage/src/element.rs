@@ -1,6 +1,6 @@
 //! One value, with its links and its state bits. The states are drawn in the crate's documentation.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::Layout;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::bucket::Link;
+use crate::context::Context;
 use crate::map::{StorageMap, Value};
-use crate::reclaim::Retired;
+use crate::reclaim::{Block, Retired};
 use crate::storage::LocalStorage;
 
 /// The element is in no bucket's list any more. Set under the bucket's lock.
@@ -213,12 +214,10 @@ pub(crate) struct Fresh(NonNull<Element>);
 
 impl Fresh {
     /// A private copy of `value`; none when there is no memory.
-    pub(crate) fn new(value: &[u8]) -> Option<Fresh> {
+    pub(crate) fn new(cx: &Context, value: &[u8]) -> Option<Fresh> {
         let size = u32::try_from(value.len()).ok()?;
-        let layout = layout(size);
-        // SAFETY: the layout has the header's size at least, so it is not zero.
-        let element = NonNull::new(unsafe { alloc(layout) })?.cast::<Element>();
-        // SAFETY: freshly allocated with this layout: room for the header and for the words behind it, written once each
+        let element = cx.limbo.block(layout(size))?.into_raw().cast::<Element>();
+        // SAFETY: a block of this layout: room for the header and for the words behind it, written once each
         // before anything reads them; nobody else has the pointer.
         unsafe {
             element.write(Element {
@@ -269,32 +268,31 @@ impl Fresh {
 impl Drop for Fresh {
     fn drop(&mut self) {
         // SAFETY: never published: into_shared forgets the handle.
-        unsafe { free(self.0) }
+        drop(unsafe { end(self.0.cast()) });
     }
 }
 
 /// # Safety
-/// `element` comes from [`Fresh::new`], nobody can reach it any more, and it is freed once.
-unsafe fn free(element: NonNull<Element>) {
-    // SAFETY: the caller says that it is still allocated; nothing in it needs dropping.
-    unsafe {
-        #[cfg(test)]
-        element.as_ref().token.free();
-        let layout = layout(element.as_ref().size);
-        dealloc(element.as_ptr().cast(), layout);
-    }
+/// `element` comes from [`Fresh::new`], nobody can reach it any more, and it is ended once.
+unsafe fn end(element: NonNull<u8>) -> Option<Block> {
+    // SAFETY: the caller says that it is still there; nothing in it needs dropping.
+    let header = unsafe { element.cast::<Element>().as_ref() };
+    #[cfg(test)]
+    header.token.free();
+    // SAFETY: Fresh::new made it in a block for a value of this size.
+    Some(unsafe { Block::from_raw(element, layout(header.size)) })
 }
 
 /// Retires an element whose place a newer one has taken. The holds on map and storage pass to the newer one.
 ///
 /// # Safety
 /// The caller, under both locks, has just replaced it in both lists, and calls this once.
-pub(crate) unsafe fn replaced(element: NonNull<Element>) -> Retired<Element> {
+pub(crate) unsafe fn replaced(cx: &Context, element: NonNull<Element>) -> Retired<'_> {
     #[cfg(test)]
     // SAFETY: just replaced, and freed after a grace period that begins below.
     unsafe { element.as_ref() }.token.retire();
     // SAFETY: out of both lists, so only readers that are pinned now can have it.
-    unsafe { Retired::new(element, |element| free(element)) }
+    unsafe { Retired::new(&cx.limbo, element, layout(element.as_ref().size).size(), end) }
 }
 
 /// Takes note that `element` is off one list; the call that completes the pair ends its membership: it leaves the
@@ -304,7 +302,7 @@ pub(crate) unsafe fn replaced(element: NonNull<Element>) -> Retired<Element> {
 /// The caller holds the lock of the list that `bit` names, has just unlinked the element there, and calls this once a bit.
 /// It does not touch the element afterwards, unless it is still linked in the other list under that list's lock.
 #[must_use = "it is dropped after the locks"]
-pub(crate) unsafe fn mark_off(element: NonNull<Element>, bit: u8) -> Option<Retired<Element>> {
+pub(crate) unsafe fn mark_off(cx: &Context, element: NonNull<Element>, bit: u8) -> Option<Retired<'_>> {
     // SAFETY: it was linked in the list whose lock the caller holds, so it has not been completed before.
     let header = unsafe { element.as_ref() };
     let map = header.map;
@@ -321,12 +319,12 @@ pub(crate) unsafe fn mark_off(element: NonNull<Element>, bit: u8) -> Option<Reti
     // SAFETY: off both lists, so only readers that are pinned now can have it; once, because exactly one fetch_or completes
     // the pair. Map and storage are Send and Sync, so their holds may be given back on any thread.
     Some(unsafe {
-        Retired::new(element, |element| {
-            let (map, storage) = (element.as_ref().map, element.as_ref().storage);
-            free(element);
+        Retired::new(&cx.limbo, element, layout(header.size).size(), |element| {
+            let header = element.cast::<Element>().as_ref();
             // The holds that `join` took.
-            drop(Arc::from_raw(map));
-            drop(Arc::from_raw(storage));
+            drop(Arc::from_raw(header.map));
+            drop(Arc::from_raw(header.storage));
+            end(element)
         })
     })
 }

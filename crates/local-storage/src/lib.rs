@@ -93,7 +93,7 @@ pub use guard::{Guard, KINDS, Processor};
 pub use hook::{Event, HookPoint, Hooks, Stopped};
 pub use map::{Cursor, Listed, MapId, MapSpec, Mode, Page, StorageMap, Value, Version, Written};
 pub use quota::{ByteLimits, Quota};
-pub use reclaim::{Tidy, collect, waiting};
+pub use reclaim::{Tidy, waiting};
 pub use slot::{OwnerSlot, SlotState};
 pub use unlink::{AlreadyFreeing, MapFree, Progress, destroy};
 

@@ -1,20 +1,31 @@
-//! Memory that readers may still see is freed after a grace period: crossbeam's epochs, plus a count of what waits.
+//! Memory that readers may still see is used again after a grace period: a limbo list for each context, whose ends crossbeam's epochs
+//! tell.
 //!
 //! ```text
-//!  retired ─► the thread's bag ── 64 are in it, or the thread tidies up ─► the queue of all threads ── two epochs later ─► freed
-//!              only the thread itself can empty it                         first in, first out; by whoever looks into it
+//!  retired ─► the open batch ── it is full, or the thread tidies up ─► sealed ── two epochs later ─► ended ─► spare ─► the next element
+//!                                   behind it a mark in crossbeam's queue            by its own thread   └─► freed: beyond a few
 //! ```
 //!
-//! A thread looks into the queue at every 128th pin, be it a reader's, and when it tidies up. It takes out 8 bags at most, so a
-//! reader frees 512 objects at a time, however many wait. What a reader's own bag holds is the queue's own memory, 64 pieces of
-//! 2 KiB at most: only a thread with a [`Context`](crate::Context) retires, and it tidies up before it sleeps for good.
+//! Who retires is who frees, so that a reader never does more than set a mark, however much waits; and a thread that replaces one
+//! element after the other asks the allocator for none: its elements go round. (An allocator has to give back to the one thread what
+//! the other has freed; bpf_mem_alloc, which Linux's own local storage uses, keeps lists a processor for the same reason.)
 
-use std::cell::Cell;
+use std::alloc::{Layout, alloc, dealloc};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::mem;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
+
+/// Objects in a batch at most. Each batch costs a mark and a look at the epochs; what is in three or four of them waits.
+const BATCH: usize = 256;
+/// Bytes of objects in a batch, about, and at most of what is spare.
+const BATCH_BYTES: usize = 256 << 10;
+/// Objects that are ended at a time, about.
+const PIECE: usize = 512;
 
 /// Retired by anyone, ever.
 static RETIRED: Tally = Tally::new();
@@ -24,7 +35,7 @@ static FREED: Tally = Tally::new();
 /// How many threads count each for itself; more of them share.
 const SHARES: usize = 16;
 
-/// A count in shares, each in a line of its own: every update adds to two of these, and threads that change different values would meet
+/// A count in shares, each in a line of its own: every update adds to one of these, and threads that change different values would meet
 /// here alone.
 struct Tally([CachePadded<AtomicU64>; SHARES]);
 
@@ -33,8 +44,8 @@ impl Tally {
         Tally([const { CachePadded::new(AtomicU64::new(0)) }; SHARES])
     }
 
-    fn add_one(&self, order: Ordering) {
-        self.0[SHARE.with(|share| *share)].fetch_add(1, order);
+    fn add(&self, count: u64, order: Ordering) {
+        self.0[SHARE.with(|share| *share)].fetch_add(count, order);
     }
 
     /// What was counted before is in it; of what is counted meanwhile, some.
@@ -50,43 +61,83 @@ thread_local! {
         // Relaxed: they are spread, that is all.
         NEXT.fetch_add(1, Ordering::Relaxed) % SHARES
     };
-    /// Retired by this thread, ever.
-    static RETIRED_HERE: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Something that was taken out of sight. Dropping it begins its grace period, after which it is freed; that may free other
-/// things on the way, so it happens after the locks are released.
-#[must_use = "it is dropped after the locks"]
-pub(crate) struct Retired<T> {
-    object: NonNull<T>,
-    free: unsafe fn(NonNull<T>),
+/// An object that nobody finds any more.
+struct Object {
+    at: NonNull<u8>,
+    /// Bytes of it, about.
+    size: usize,
+    /// Ends it, and gives back its memory unless that has gone with it.
+    end: unsafe fn(NonNull<u8>) -> Option<Block>,
 }
 
-impl<T> Retired<T> {
+/// Memory that nobody uses.
+pub(crate) struct Block {
+    at: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Block {
+    /// None: there is no memory.
+    pub(crate) fn new(layout: Layout) -> Option<Block> {
+        assert!(layout.size() > 0, "a block is of some size");
+        // SAFETY: not of size 0.
+        let at = NonNull::new(unsafe { alloc(layout) })?;
+        Some(Block { at, layout })
+    }
+
+    /// The block that was given away by [`into_raw`](Self::into_raw).
+    ///
     /// # Safety
-    /// `object` can be reached by readers that are pinned now and by nobody else; `free` may be called with it on any thread,
-    /// and touches nothing that is not owned by what it frees.
-    pub(crate) unsafe fn new(object: NonNull<T>, free: unsafe fn(NonNull<T>)) -> Retired<T> {
-        // Relaxed: a count. Whoever sees it among the freed has got this from us, through the epoch.
-        RETIRED.add_one(Ordering::Relaxed);
-        RETIRED_HERE.set(RETIRED_HERE.get() + 1);
-        Retired { object, free }
+    /// It was, with this layout, once.
+    pub(crate) unsafe fn from_raw(at: NonNull<u8>, layout: Layout) -> Block {
+        Block { at, layout }
+    }
+
+    pub(crate) fn into_raw(self) -> NonNull<u8> {
+        let at = self.at;
+        mem::forget(self);
+        at
     }
 }
 
-impl<T> Drop for Retired<T> {
+impl Drop for Block {
     fn drop(&mut self) {
-        let (object, free) = (self.object, self.free);
-        let guard = crossbeam_epoch::pin();
-        // SAFETY: whoever made `self` promised that only readers pinned by then could reach the object; the closure runs
-        // after all of them, once, and may run on any thread.
-        unsafe {
-            guard.defer_unchecked(move || {
-                free(object);
-                // Release: pairs with `waiting`.
-                FREED.add_one(Ordering::Release);
-            });
-        }
+        // SAFETY: it came from `alloc` with this layout, and is ours alone.
+        unsafe { dealloc(self.at.as_ptr(), self.layout) }
+    }
+}
+
+/// Something that was taken out of sight. Dropping it begins its grace period, after which it is ended; others are ended on this
+/// occasion, which may free more things on the way, so it happens after the locks are released.
+#[must_use = "it is dropped after the locks"]
+pub(crate) struct Retired<'a> {
+    limbo: &'a Limbo,
+    object: Option<Object>,
+}
+
+impl<'a> Retired<'a> {
+    /// An object of about `size` bytes.
+    ///
+    /// # Safety
+    /// `at` can be reached by readers that are pinned now and by nobody else; `end` may be called with it on any thread,
+    /// and touches nothing that is not owned by what it ends.
+    pub(crate) unsafe fn new<T>(
+        limbo: &'a Limbo,
+        at: NonNull<T>,
+        size: usize,
+        end: unsafe fn(NonNull<u8>) -> Option<Block>,
+    ) -> Retired<'a> {
+        // Relaxed: a count. Whoever sees it among the freed has got this from us, by `FREED`.
+        RETIRED.add(1, Ordering::Relaxed);
+        Retired { limbo, object: Some(Object { at: at.cast(), size, end }) }
+    }
+}
+
+impl Drop for Retired<'_> {
+    fn drop(&mut self) {
+        self.object.take().into_iter().for_each(|object| self.limbo.take(object));
     }
 }
 
@@ -95,12 +146,6 @@ pub fn waiting() -> u64 {
     // FREED first, and Acquire: what is counted there is in the RETIRED that is read afterwards, whatever shares the two are in.
     let freed = FREED.sum(Ordering::Acquire);
     RETIRED.sum(Ordering::Relaxed).saturating_sub(freed)
-}
-
-/// Helps reclamation on: hands this thread's retired objects over and frees what has waited long enough, 512 objects at most.
-/// Each call can end one epoch at most, and an object needs two.
-pub fn collect() {
-    crossbeam_epoch::pin().flush();
 }
 
 /// How far something is that ends with a grace period.
@@ -114,66 +159,227 @@ pub enum Tidy {
     Waiting,
 }
 
-/// A grace period that has begun. It ends when no reader has any more what was out of sight by then; what this thread had
-/// retired by then is freed before, since the queue is worked off in its order.
-pub(crate) struct Grace(Arc<AtomicBool>);
+/// Set when no reader has any more what was out of sight when it was made.
+struct Mark(Arc<AtomicBool>);
 
-impl Grace {
-    pub(crate) fn begin() -> Grace {
+impl Mark {
+    fn new() -> Mark {
         let over = Arc::new(AtomicBool::new(false));
         let mark = Arc::clone(&over);
-        // Release: pairs with the load in `help`.
-        crossbeam_epoch::pin().defer(move || mark.store(true, Ordering::Release));
-        Grace(over)
+        let guard = crossbeam_epoch::pin();
+        // Release: pairs with `is_over`.
+        guard.defer(move || mark.store(true, Ordering::Release));
+        // Into the queue of all threads, where whoever looks at the epochs sets it.
+        guard.flush();
+        Mark(over)
     }
 
-    /// Helps it to its end. Bounded: it frees some 1,000 objects at most.
-    pub(crate) fn help(&self) -> Tidy {
-        // Relaxed: a hint, whoever has freed them: each of them was before us in the queue.
-        let freed = FREED.sum(Ordering::Relaxed);
+    fn is_over(&self) -> bool {
+        // Acquire: the readers of the time before are behind us.
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Each call can end one epoch at most, and a mark needs two.
+fn help() {
+    crossbeam_epoch::pin().flush();
+}
+
+/// What one thread has retired, in its order, and what it may use again.
+#[derive(Default)]
+pub(crate) struct Limbo(RefCell<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    open: Vec<Object>,
+    open_size: usize,
+    sealed: VecDeque<(Vec<Object>, Mark)>,
+    spare: Vec<Block>,
+    spare_size: usize,
+    /// So many were retired, ever,
+    retired: u64,
+    /// of which so many have ended,
+    ended: u64,
+    /// and so many were there when it last tidied up.
+    seen: u64,
+}
+
+impl Inner {
+    /// Nothing joins the open batch any more: its grace period begins.
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            self.open_size = 0;
+            self.sealed.push_back((mem::take(&mut self.open), Mark::new()));
+        }
+    }
+
+    fn keep(&mut self, block: Block) {
+        let size = self.spare_size + block.layout.size();
+        if size <= BATCH_BYTES {
+            self.spare_size = size;
+            self.spare.push(block);
+        }
+    }
+}
+
+impl Limbo {
+    fn take(&self, object: Object) {
+        let full = {
+            let mut inner = self.0.borrow_mut();
+            if inner.open.is_empty() {
+                inner.open.reserve(BATCH);
+            }
+            inner.retired += 1;
+            inner.open_size += object.size;
+            inner.open.push(object);
+            let full = inner.open.len() >= BATCH || inner.open_size >= BATCH_BYTES;
+            if full {
+                inner.seal();
+            }
+            full
+        };
+        if full {
+            self.end(PIECE);
+        }
+    }
+
+    /// Memory for an object of this layout; none: there is none.
+    pub(crate) fn block(&self, layout: Layout) -> Option<Block> {
+        let mut inner = self.0.borrow_mut();
+        if let Some(block) = inner.spare.pop() {
+            inner.spare_size -= block.layout.size();
+            // (One that does not fit goes: others are wanted now.)
+            if block.layout == layout {
+                return Some(block);
+            }
+        }
+        drop(inner);
+        Block::new(layout)
+    }
+
+    /// Whether there is a batch whose grace period is over.
+    fn can_end(&self) -> bool {
+        self.0.borrow().sealed.front().is_some_and(|(_, mark)| mark.is_over())
+    }
+
+    /// Ends the batches whose grace period is over, about so many objects at most.
+    fn end(&self, budget: usize) {
+        let mut ended = 0;
+        while ended < budget {
+            let next = self.0.borrow_mut().sealed.pop_front_if(|(_, mark)| mark.is_over());
+            let Some((batch, _)) = next else { return };
+            let count = batch.len();
+            for object in batch {
+                // SAFETY: whoever retired it promised that only readers pinned by then could reach it. Its mark was made afterwards
+                // and is over, so they are gone. Once: it came out of the list. (Not borrowed: what it owns may retire something.)
+                let block = unsafe { (object.end)(object.at) };
+                block.into_iter().for_each(|block| self.0.borrow_mut().keep(block));
+            }
+            self.0.borrow_mut().ended += count as u64;
+            // Release: pairs with `waiting`.
+            FREED.add(count as u64, Ordering::Release);
+            ended += count;
+        }
+    }
+
+    /// One piece of tidying up.
+    pub(crate) fn tidy(&self) -> Tidy {
+        {
+            let mut inner = self.0.borrow_mut();
+            if inner.retired == inner.ended && inner.spare.is_empty() {
+                return Tidy::Done;
+            }
+            if inner.retired == inner.seen {
+                inner.seal();
+            } else {
+                // More may follow in a moment, and one grace period does for all of it. But what can be ended goes now, here between
+                // two operations: else it does in the middle of one.
+                inner.seen = inner.retired;
+                drop(inner);
+                help();
+                self.end(PIECE);
+                return Tidy::Waiting;
+            }
+        }
+        let all = self.0.borrow().retired;
+        let tidy = self.help_on(|| self.0.borrow().ended == all);
+        if tidy == Tidy::Done {
+            let mut inner = self.0.borrow_mut();
+            (inner.spare, inner.spare_size) = Default::default();
+        }
+        tidy
+    }
+
+    /// Bounded: it ends some 1,000 objects at most.
+    fn help_on(&self, is_done: impl Fn() -> bool) -> Tidy {
+        let before = self.0.borrow().ended;
         for _epoch in 0..2 {
-            collect();
-            // Acquire: the readers of the time before are behind us.
-            if self.0.load(Ordering::Acquire) {
+            help();
+            self.end(PIECE);
+            if is_done() {
                 return Tidy::Done;
             }
         }
-        match FREED.sum(Ordering::Relaxed) == freed {
+        match self.0.borrow().ended == before {
             true => Tidy::Waiting,
             false => Tidy::More,
         }
     }
 }
 
-/// What one thread has retired, and how far it is with it.
-#[derive(Default)]
-pub(crate) struct Leftover {
-    /// Of all that this thread has retired, so much was there when it last looked,
-    seen: u64,
-    /// and so much is freed.
-    freed: u64,
-    /// The end of what was seen.
-    grace: Option<Grace>,
+#[cfg(test)]
+impl Limbo {
+    /// How many batches wait.
+    pub(crate) fn sealed(&self) -> usize {
+        self.0.borrow().sealed.len()
+    }
+
+    /// Bytes that are kept for later.
+    pub(crate) fn spare(&self) -> usize {
+        let inner = self.0.borrow();
+        assert_eq!(inner.spare.iter().map(|block| block.layout.size()).sum::<usize>(), inner.spare_size);
+        inner.spare_size
+    }
 }
 
-impl Leftover {
-    /// One piece of tidying up.
-    pub(crate) fn tidy(&mut self) -> Tidy {
-        let retired = RETIRED_HERE.get();
-        if retired == self.freed {
-            return Tidy::Done;
+impl Drop for Limbo {
+    /// What is left is ended by whoever comes by.
+    fn drop(&mut self) {
+        let inner = self.0.get_mut();
+        inner.seal();
+        let left: Vec<_> = inner.sealed.drain(..).flat_map(|(batch, _)| batch).collect();
+        if left.is_empty() {
+            return;
         }
-        if retired != self.seen {
-            // More may follow in a moment, and one grace period does for all of it. But what can be freed goes now, here between
-            // two operations: else every 128th pin frees it, in the middle of one.
-            *self = Leftover { seen: retired, freed: self.freed, grace: None };
-            collect();
-            return Tidy::Waiting;
+        let guard = crossbeam_epoch::pin();
+        // SAFETY: the closure runs after all readers that are pinned now, once, and may run on any thread, as whoever retired each
+        // has promised.
+        unsafe {
+            guard.defer_unchecked(move || {
+                let count = left.len() as u64;
+                left.into_iter().for_each(|object| drop((object.end)(object.at)));
+                // Release: pairs with `waiting`.
+                FREED.add(count, Ordering::Release);
+            });
         }
-        let tidy = self.grace.get_or_insert_with(Grace::begin).help();
-        if tidy == Tidy::Done {
-            *self = Leftover { seen: retired, freed: retired, grace: None };
-        }
-        tidy
+        guard.flush();
+    }
+}
+
+/// A grace period that has begun. It ends when no reader has any more what was out of sight by then, and what this thread had retired by
+/// then is freed.
+pub(crate) struct Grace(Mark);
+
+impl Grace {
+    pub(crate) fn begin(limbo: &Limbo) -> Grace {
+        limbo.0.borrow_mut().seal();
+        Grace(Mark::new())
+    }
+
+    /// Helps it to its end. Bounded: it frees some 1,000 objects at most.
+    pub(crate) fn help(&self, limbo: &Limbo) -> Tidy {
+        // The mark is behind those of the batches that were sealed before, and so over after them (but for one that another thread
+        // is just about to set).
+        limbo.help_on(|| self.0.is_over() && !limbo.can_end())
     }
 }

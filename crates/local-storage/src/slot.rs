@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crossbeam_epoch::Guard;
 
+use crate::context::Context;
 use crate::reclaim::Retired;
 use crate::storage::LocalStorage;
 
@@ -140,13 +141,13 @@ impl OwnerSlot {
 
     /// Takes an empty storage off, unless destroy was faster. Called under the storage's lock; what it returns is the slot's
     /// reference.
-    pub(crate) fn detach(&self, storage: &LocalStorage) -> Option<Retired<LocalStorage>> {
+    pub(crate) fn detach<'a>(&self, cx: &'a Context, storage: &LocalStorage) -> Option<Retired<'a>> {
         let mut raw = self.0.load(Ordering::Relaxed);
         while raw.addr() & DEAD == 0 && ptr::eq(untag(raw), storage) {
             let empty = ptr::without_provenance_mut(raw.addr() & EXITING);
             // Release: whoever finds the slot empty in `find`, and says so without a lock, sees that the elements have left their chains.
             match self.0.compare_exchange_weak(raw, empty, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return NonNull::new(untag(raw)).map(release),
+                Ok(_) => return NonNull::new(untag(raw)).map(|storage| release(cx, storage)),
                 Err(now) => raw = now,
             }
         }
@@ -160,7 +161,7 @@ impl OwnerSlot {
     }
 
     /// The end: nothing finds the storage any more. The caller unlinks its elements.
-    pub(crate) fn kill(&self) -> Option<Arc<LocalStorage>> {
+    pub(crate) fn kill(&self, cx: &Context) -> Option<Arc<LocalStorage>> {
         let dead = ptr::without_provenance_mut(DEAD);
         // AcqRel: Acquire takes the storage as its publisher left it; Release is for `names`.
         let raw = self.0.swap(dead, Ordering::AcqRel);
@@ -170,7 +171,7 @@ impl OwnerSlot {
             Arc::increment_strong_count(storage.as_ptr());
             Arc::from_raw(storage.as_ptr())
         };
-        drop(release(storage));
+        drop(release(cx, storage));
         Some(ours)
     }
 }
@@ -184,10 +185,15 @@ fn untag(raw: *mut LocalStorage) -> *mut LocalStorage {
 }
 
 /// Gives the slot's reference back, after the readers that may have found it there.
-fn release(storage: NonNull<LocalStorage>) -> Retired<LocalStorage> {
-    // SAFETY: the slot does not name it any more, so only pinned readers have it by this reference; it came from
-    // Arc::into_raw in `publish`, and Arc<LocalStorage> may be dropped on any thread (it is Send and Sync).
-    unsafe { Retired::new(storage, |storage| drop(Arc::from_raw(storage.as_ptr()))) }
+fn release(cx: &Context, storage: NonNull<LocalStorage>) -> Retired<'_> {
+    let end = |storage: NonNull<u8>| {
+        // SAFETY: it came from Arc::into_raw in `publish`, and the slot has given this reference up.
+        drop(unsafe { Arc::from_raw(storage.cast::<LocalStorage>().as_ptr()) });
+        None
+    };
+    // SAFETY: the slot does not name it any more, so only pinned readers have it by this reference; and
+    // Arc<LocalStorage> may be dropped on any thread (it is Send and Sync).
+    unsafe { Retired::new(&cx.limbo, storage, size_of::<LocalStorage>(), end) }
 }
 
 impl Default for OwnerSlot {

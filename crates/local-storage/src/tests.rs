@@ -64,6 +64,11 @@ pub(crate) fn context(index: usize) -> Context {
     Context::new(Cpu::register().expect("few Cpus"), versions, Duration::from_millis(250))
 }
 
+/// Helps reclamation on, where the contexts have gone.
+fn collect() {
+    crossbeam_epoch::pin().flush();
+}
+
 /// One that waits for no lock.
 fn hasty_context(index: usize) -> Context {
     context(index).that_never_waits()

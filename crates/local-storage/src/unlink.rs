@@ -117,7 +117,7 @@ pub fn destroy(cx: &Context, owner: &impl Owner) {
     cx.set_deadline(None);
     owner.slot().mark_exiting();
     begin_leaving();
-    match owner.slot().kill() {
+    match owner.slot().kill(cx) {
         Some(storage) => Work::Storage(storage).run(cx, &Patience::fresh()),
         None => end_leaving(),
     }
@@ -135,7 +135,7 @@ fn empty_storage(cx: &Context, storage: &Arc<LocalStorage>, patience: &Patience)
             let bucket = map.bucket_of(storage);
             storage.discharge(size);
             // SAFETY: taken out of the index, under its lock; not touched afterwards: the sweep finds it in the bucket, if it is there.
-            retired.extend(unsafe { element::mark_off(element, OFF_STORAGE) });
+            retired.extend(unsafe { element::mark_off(cx, element, OFF_STORAGE) });
             sweeps.push((map, bucket));
         }
         end_leaving();
@@ -154,7 +154,7 @@ fn sweep(cx: &Context, map: &Arc<StorageMap>, bucket: usize, patience: &Patience
         if unsafe { element.as_ref() }.is_off_storage() {
             map.buckets.unlink(element);
             // SAFETY: unlinked from the bucket, under its lock; not touched afterwards.
-            retired.extend(unsafe { element::mark_off(element, OFF_BUCKET) });
+            retired.extend(unsafe { element::mark_off(cx, element, OFF_BUCKET) });
         }
     }
     true
@@ -170,7 +170,7 @@ fn close(cx: &Context, map: &Arc<StorageMap>, bucket: usize, patience: &Patience
             entries.push(unsafe { storage_of(element) });
             map.buckets.unlink(element);
             // SAFETY: unlinked from the bucket, under its lock; not touched afterwards: the entry is looked up in the index.
-            retired.extend(unsafe { element::mark_off(element, OFF_BUCKET) });
+            retired.extend(unsafe { element::mark_off(cx, element, OFF_BUCKET) });
         }
     }
     // Relaxed: a count, read after `closed`.
@@ -193,7 +193,7 @@ fn remove_entry(cx: &Context, storage: &Arc<LocalStorage>, map: &Arc<StorageMap>
         index.remove(map.id());
         storage.discharge(size);
         // SAFETY: taken out of the index, under its lock; not touched afterwards.
-        let completed = unsafe { element::mark_off(element, OFF_STORAGE) };
+        let completed = unsafe { element::mark_off(cx, element, OFF_STORAGE) };
         debug_assert!(completed.is_some(), "its bucket was closed before: it is off that");
         _retired = completed;
     }
@@ -286,7 +286,7 @@ impl MapFree {
             return Progress::Waiting;
         }
         // Everything was out of sight before `is_drained` said so.
-        match self.grace.get_or_insert_with(Grace::begin).help() {
+        match self.grace.get_or_insert_with(|| Grace::begin(&cx.limbo)).help(&cx.limbo) {
             Tidy::Done => Progress::Done { freed: self.map.freed.load(Ordering::Relaxed) },
             Tidy::More => Progress::More,
             Tidy::Waiting => Progress::Waiting,

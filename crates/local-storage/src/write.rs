@@ -91,7 +91,7 @@ impl StorageMap {
     ) -> Result<Written, UpdateError> {
         let Wanted { mode, expected } = wanted;
         armed.at(cx, HookPoint::UpdateEnter, self, owner, Old::Look, Some(value))?;
-        let fresh = Some(Fresh::new(value).ok_or(UpdateError::OutOfMemory)?);
+        let fresh = Some(Fresh::new(cx, value).ok_or(UpdateError::OutOfMemory)?);
         let mut update = Update { value, wanted, fresh, armed };
         let mut restarts = Restarts::new(cx);
         loop {
@@ -261,7 +261,7 @@ impl StorageMap {
                     self.buckets.replace(old, new);
                     index.put(self.id(), new);
                     // SAFETY: replaced in both lists, under both locks; once.
-                    _replaced = unsafe { element::replaced(old) };
+                    _replaced = unsafe { element::replaced(cx, old) };
                 }
                 None => {
                     let (map, whose) = element::join(self, storage);
@@ -316,13 +316,13 @@ impl StorageMap {
         let (current, size) = (header.version(), header.size());
         self.buckets.unlink(element);
         // SAFETY: unlinked from the bucket, under its lock; still in the index, under its lock.
-        let first = unsafe { element::mark_off(element, OFF_BUCKET) };
+        let first = unsafe { element::mark_off(cx, element, OFF_BUCKET) };
         debug_assert!(first.is_none(), "it was in the index, so destroy has not had it");
         index.remove(self.id());
         // SAFETY: taken out of the index, under its lock. Not touched afterwards.
-        _element = unsafe { element::mark_off(element, OFF_STORAGE) };
+        _element = unsafe { element::mark_off(cx, element, OFF_STORAGE) };
         storage.discharge(size);
-        _storage = storage.is_empty().then(|| owner.slot().detach(&storage));
+        _storage = storage.is_empty().then(|| owner.slot().detach(cx, &storage));
         Ok(current)
     }
 }
@@ -358,9 +358,9 @@ mod tests {
     use crate::tests::{TestOwner, context, map};
     use crate::{SlotState, destroy};
 
-    fn update(armed: &mut Armed) -> Update<'_> {
+    fn update<'a>(cx: &Context, armed: &'a mut Armed) -> Update<'a> {
         let wanted = Wanted { mode: Mode::Any, expected: None };
-        Update { value: b"2", wanted, fresh: Fresh::new(b"2"), armed }
+        Update { value: b"2", wanted, fresh: Fresh::new(cx, b"2"), armed }
     }
 
     /// The schedule that the check under the storage's lock is for: an updater has found the storage, then the last
@@ -377,7 +377,7 @@ mod tests {
                 false => drop(map.delete(&cx, &owner, None).unwrap()),
             }
             let mut armed = map.attached.armed();
-            let mut update = update(&mut armed);
+            let mut update = update(&cx, &mut armed);
             let attempt = map.update_storage(&cx, &owner, &storage, &mut update).unwrap();
             assert!(matches!(attempt, Attempt::StartOver));
             assert!(update.fresh.is_some(), "the next attempt needs it");
@@ -392,7 +392,7 @@ mod tests {
         let owner = TestOwner::new();
         other.update(&cx, &owner, b"1", Mode::Any, None).unwrap();
         let mut armed = map.attached.armed();
-        let mut update = update(&mut armed);
+        let mut update = update(&cx, &mut armed);
         assert!(matches!(map.create_storage(&cx, &owner, &mut update).unwrap(), Attempt::StartOver));
         let leaving = TestOwner::new();
         leaving.slot().mark_exiting();

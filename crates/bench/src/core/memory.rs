@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Range;
 
 use anyhow::Context as _;
-use local_storage::{Mode, destroy};
+use local_storage::{Mode, Tidy, destroy};
 use owners::{OwnerKind, Registry};
 
 use super::VALUE;
@@ -43,9 +43,7 @@ pub fn run(count: u32) -> anyhow::Result<()> {
     );
     owners.iter().for_each(|owner| destroy(&cx, owner));
     drop((maps, owners));
-    while local_storage::waiting() > 0 {
-        local_storage::collect();
-    }
+    while cx.tidy() != Tidy::Done {}
     owners::give_back_memory();
 
     let config = owners::Config { simulated: true, max_owners: count as usize, ..owners::Config::default() };

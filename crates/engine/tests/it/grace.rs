@@ -108,7 +108,7 @@ fn a_worker_that_goes_quiet_keeps_nothing_back() {
         let engine = start_four();
         map(&engine, "m", OwnerKind::Task);
         engine.create_simulated_owners(OwnerKind::Task, 0, 100).await.unwrap();
-        // A handful of retired elements: far from a full bag.
+        // A handful of retired elements: far fewer than a batch takes.
         for number in 0..5 {
             set(&engine, "m", &simulated(0), number).await.unwrap();
         }

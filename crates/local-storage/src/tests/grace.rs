@@ -1,9 +1,13 @@
 //! What was retired is freed: by whoever has retired it, before it sleeps for good, and no sooner than readers allow.
 
+use std::alloc::Layout;
+use std::collections::HashSet;
 use std::iter;
+use std::ptr::NonNull;
 use std::sync::mpsc::channel;
 
 use super::*;
+use crate::reclaim::{Block, Limbo, Retired};
 
 /// An epoch guard on a thread of its own; it goes when this is dropped.
 struct Reader {
@@ -54,7 +58,7 @@ fn tidy(cx: &Context) -> u32 {
     }
 }
 
-/// Another test's thread may have taken our bag out of the queue and be just about to empty it.
+/// Another test's thread may have taken our mark out of the queue and be just about to set it.
 fn freed(map: &Arc<StorageMap>) {
     let limit = Instant::now() + Duration::from_secs(60);
     while Arc::strong_count(map) > 1 {
@@ -68,7 +72,7 @@ fn a_few_retired_things_stay_with_their_thread_until_it_tidies_up() {
     let (cx, map) = (context(0), map(8, 100));
     assert_eq!(cx.tidy(), Tidy::Done, "nothing was retired");
     come_and_go(&cx, &map, 10);
-    // With their storages these are twenty: far fewer than a bag takes, and nobody else can get at it.
+    // With their storages these are twenty: far fewer than a batch takes, and nobody else can get at it.
     for _ in 0..1000 {
         std::thread::spawn(collect).join().unwrap();
         if Arc::strong_count(&map) < 11 {
@@ -96,6 +100,83 @@ fn a_reader_holds_up_the_freeing_and_nothing_after_it() {
     let waits = tidy(&cx);
     freed(&map);
     assert!(waits < 1000, "waited {waits} times, with nobody there to wait for but other tests' readers");
+}
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).expect("it is small")
+}
+
+/// So many objects of this size are made and retired, one after the other; where they were.
+fn retire<const SIZE: usize>(limbo: &Limbo, count: usize) -> HashSet<NonNull<u8>> {
+    let one = |_| {
+        let at = limbo.block(layout(SIZE)).expect("there is memory").into_raw();
+        // SAFETY: nobody else has it, and the block is of this layout.
+        drop(unsafe { Retired::new(limbo, at, SIZE, |at| Some(Block::from_raw(at, layout(SIZE)))) });
+        at
+    };
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn memory_is_used_again_and_not_while_a_reader_may_see_it() {
+    let limbo = Limbo::default();
+    let reader = Reader::pinned();
+    let first = retire::<100>(&limbo, 1000);
+    assert_eq!(first.len(), 1000, "all of it is waiting for the reader");
+    assert!(retire::<100>(&limbo, 1000).is_disjoint(&first));
+    drop(reader);
+    // While another test's reader is in the way it cannot.
+    let limit = Instant::now() + Duration::from_secs(60);
+    while retire::<100>(&limbo, 1000).is_disjoint(&first) {
+        assert!(Instant::now() < limit, "elements do not go round");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn no_more_than_a_little_memory_is_kept_for_later() {
+    const LARGE: usize = 100_000;
+    let limbo = Limbo::default();
+    let reader = Reader::pinned();
+    retire::<LARGE>(&limbo, 9);
+    assert_eq!(limbo.sealed(), 3, "large ones do not wait until there are hundreds");
+    drop(reader);
+    // While another test's reader is in the way there is none.
+    let limit = Instant::now() + Duration::from_secs(60);
+    let mut kept = 0;
+    while kept < 2 * LARGE {
+        assert!(Instant::now() < limit, "nothing is kept");
+        retire::<LARGE>(&limbo, 1);
+        kept = limbo.spare();
+        std::thread::yield_now();
+    }
+    assert_eq!(kept, 2 * LARGE, "there were three in a batch");
+    let block = limbo.block(layout(LARGE)).unwrap();
+    assert_eq!(limbo.spare(), LARGE, "the next one is made of it");
+    drop((block, limbo.block(layout(8)).unwrap()));
+    assert_eq!(limbo.spare(), 0, "what does not fit is no use any more");
+    retire::<LARGE>(&limbo, 20);
+    while limbo.tidy() != Tidy::Done {
+        assert!(Instant::now() < limit, "still not tidy");
+        std::thread::yield_now();
+    }
+    assert_eq!(limbo.spare(), 0, "who has nothing to do keeps nothing");
+}
+
+#[test]
+fn what_a_thread_could_not_free_before_it_ended_is_freed_by_others() {
+    let map = map(8, 100);
+    let reader = Reader::pinned();
+    let ours = Arc::clone(&map);
+    std::thread::spawn(move || come_and_go(&context(0), &ours, 10)).join().unwrap();
+    assert_eq!(Arc::strong_count(&map), 11, "a reader may still see them");
+    drop(reader);
+    let limit = Instant::now() + Duration::from_secs(60);
+    while Arc::strong_count(&map) > 1 {
+        assert!(Instant::now() < limit, "{} elements are not freed", Arc::strong_count(&map) - 1);
+        collect();
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -129,7 +210,7 @@ fn retired_elements_are_freed_by_whoever_has_retired_them() {
                 destroy(&cx, &owner);
                 tidy(&cx);
                 finished.send(()).unwrap();
-                // Asleep, with its bag.
+                // Asleep, with what it has.
                 drop(park.lock());
             });
         }

@@ -71,6 +71,7 @@ fn a_first_create_that_is_preempted_before_its_publish() {
         assert_eq!(created.slot.state(), SlotState::Storage { serial: 3, elements: 2, bytes: 16 });
         world.end(&cx);
     }
+    drop(cx);
     ledger.assert_nothing_is_left();
 }
 
@@ -97,6 +98,7 @@ fn a_create_that_is_preempted_before_its_check() {
         settle(&cx);
         world.end(&cx);
     }
+    drop(cx);
     ledger.assert_nothing_is_left();
 }
 
@@ -137,6 +139,7 @@ fn a_create_that_is_preempted_behind_its_check() {
     settle(&cx);
     assert_eq!(map.elements(), 0);
     world.end(&cx);
+    drop(cx);
     ledger.assert_nothing_is_left();
 }
 
@@ -180,6 +183,7 @@ fn an_update_does_not_link_behind_a_free() {
         assert_eq!(owner.slot.state(), SlotState::Storage { serial: 1, elements: 1, bytes: 8 });
         world.end(&cx);
     }
+    drop(cx);
     ledger.assert_nothing_is_left();
 }
 
@@ -210,6 +214,7 @@ fn a_free_takes_the_lock_of_a_bucket_that_looks_empty() {
         assert_eq!((map.lookup(owner), map.elements()), (None, 0));
         world.end(&cx);
     }
+    drop(cx);
     ledger.assert_nothing_is_left();
 }
 
@@ -230,6 +235,7 @@ fn a_last_delete_that_is_preempted_before_it_detaches() {
     assert_eq!((owner.slot.state(), cx[1].retry_length().load(Ordering::Relaxed)), (SlotState::Dead, 1));
     settle(&cx);
     world.end(&cx);
+    drop(cx);
     ledger.assert_nothing_is_left();
 }
 
@@ -274,6 +280,7 @@ fn a_reader_in_the_middle_of_a_list_loses_nobody() {
             }
         }
     }
+    drop(cx);
     ledger.assert_nothing_is_left();
 }
 
@@ -298,6 +305,7 @@ fn a_free_finishes_what_a_destroy_was_refused() {
     assert_eq!(cx[0].work_off(1), 0, "it finds nothing");
     assert_eq!(finish(&cx, &mut free), 2);
     world.end(&cx);
+    drop(cx);
     ledger.assert_nothing_is_left();
 }
 
@@ -319,6 +327,7 @@ fn a_destroy_finishes_what_a_free_was_refused() {
     assert_eq!(cx[1].work_off(1), 0, "it finds nothing");
     assert_eq!(finish(&cx, &mut free), 1);
     world.end(&cx);
+    drop(cx);
     ledger.assert_nothing_is_left();
 }
 
@@ -348,6 +357,7 @@ fn a_destroy_that_is_refused_the_storage_is_repeated_as_a_whole() {
         assert_eq!(listing(map, 10).iter().map(|listed| listed.owner).collect::<Vec<_>>(), [5]);
     }
     world.end(&cx);
+    drop(cx);
     ledger.assert_nothing_is_left();
 }
 
@@ -384,5 +394,6 @@ fn a_retried_entry_takes_out_its_own_map_only() {
     assert_eq!(world.maps[1].lookup(&world.owners[0]).unwrap().bytes, [2; 8]);
     drain(&cx, &mut free);
     world.end(&cx);
+    drop(cx);
     ledger.assert_nothing_is_left();
 }

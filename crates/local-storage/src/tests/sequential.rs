@@ -292,7 +292,7 @@ fn a_storage_and_a_map_are_let_go_of() {
         let limit = Instant::now() + Duration::from_secs(30);
         while (Arc::strong_count(&storage), Arc::strong_count(&map)) != (1, 1) {
             assert!(Instant::now() < limit, "{} {}", Arc::strong_count(&storage), Arc::strong_count(&map));
-            collect();
+            cx.tidy();
             std::thread::yield_now();
         }
     }

@@ -202,6 +202,7 @@ fn stress_free(name: &'static str, threads: usize, with: With) {
             if let Guard::PerCpuCounter(processor) = &guard {
                 assert_eq!(processor.busy(0), 0);
             }
+            drop(cx);
             nothing_is_left(&maps, &owners);
             nothing_is_left(&asides.into_iter().map(|aside| aside.map).collect::<Vec<_>>(), &[]);
             if !run.goes_on() {

@@ -2,13 +2,13 @@
 
 mod batch;
 mod each;
+mod stretch;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cpu_executor::{Background, Job, Responder};
@@ -18,6 +18,7 @@ use rqspinlock::{CpuId, EventsHandle};
 
 pub(crate) use self::batch::{Item, Share, Shared as BatchShared, What};
 pub(crate) use self::each::{Each, EachDone};
+use self::stretch::Stretch;
 use crate::error::Error;
 use crate::maps::{Map, Maps};
 use crate::program::{Programs, Runner};
@@ -26,8 +27,6 @@ use crate::types::{Credentials, Got, UpdateMode, Version, Written};
 /// How many elements (or empty buckets) a free takes out before other operations have their turn: some 150 us
 /// (`cargo xtask bench core`).
 const FREE_STEP: u64 = 256;
-/// A yield takes a microsecond where nobody else wants the processor.
-const WANTED: Duration = Duration::from_micros(20);
 /// How many put-off unlinkings are tried between two batches.
 const RETRY_STEP: usize = 64;
 /// How long a worker that waits for somebody else's lock or for a grace period sleeps at most.
@@ -158,7 +157,7 @@ pub(crate) struct Gauges {
     pub(crate) cpu: CpuId,
     pub(crate) lock: EventsHandle,
     pub(crate) retry_length: Arc<AtomicU64>,
-    /// How often a free has paused for who wanted the processor.
+    /// How often a free has paused for others.
     pub(crate) gave_way: Arc<AtomicU64>,
 }
 
@@ -191,12 +190,22 @@ pub(crate) struct Worker {
     /// How long the next pause of an idle worker is that has something left to tidy up.
     pause: Duration,
     gave_way: Arc<AtomicU64>,
+    stretch: Stretch,
 }
 
 impl Worker {
     pub(crate) fn new(cx: Context, runner: Rc<Runner>, shared: Arc<Shared>) -> Worker {
         let frees = VecDeque::new();
-        Worker { cx, runner, shared, frees, waited: 0, pause: TIDY_PAUSE, gave_way: Arc::default() }
+        Worker {
+            cx,
+            runner,
+            shared,
+            frees,
+            waited: 0,
+            pause: TIDY_PAUSE,
+            gave_way: Arc::default(),
+            stretch: Stretch::begin(),
+        }
     }
 
     /// A handle to what it counts.
@@ -302,7 +311,7 @@ impl Worker {
         self.frees.push_back(free);
         // One that waits does not hold up the others.
         if self.waited < self.frees.len() {
-            let turn = give_way();
+            let turn = self.stretch.give_way();
             self.gave_way.fetch_add(u64::from(turn != Background::Again), Ordering::Relaxed);
             return turn;
         }
@@ -326,14 +335,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// Between two steps of long work: who wants this processor may have it now, and need not wait until the scheduler's slice of some
-/// milliseconds is over. If somebody did, the work goes on after a pause.
-fn give_way() -> Background {
-    let began = Instant::now();
-    thread::yield_now();
-    if began.elapsed() < WANTED { Background::Again } else { Background::After(TIDY_PAUSE) }
 }
 
 impl cpu_executor::Worker for Worker {
@@ -370,46 +371,5 @@ impl cpu_executor::Worker for Worker {
         let frees = self.free_step();
         let tidy = self.tidy();
         retries.min(frees).min(tidy)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use rustix::thread::{CpuSet, sched_setaffinity};
-
-    use super::*;
-
-    /// With one who always wants the same processor.
-    #[test]
-    fn long_work_pauses_for_who_wants_its_processor() {
-        let processor = cpu_executor::allowed_cpus().expect("Linux tells")[0];
-        let stay = || {
-            let mut here = CpuSet::new();
-            here.set(processor);
-            sched_setaffinity(None, &here).expect("it is allowed here");
-        };
-        let (begun, over) = (AtomicBool::new(false), AtomicBool::new(false));
-        let paused = thread::scope(|scope| {
-            scope.spawn(|| {
-                stay();
-                while !over.load(Ordering::Relaxed) {
-                    begun.store(true, Ordering::Relaxed);
-                }
-            });
-            let worker = scope.spawn(|| {
-                stay();
-                while !begun.load(Ordering::Relaxed) {
-                    thread::yield_now();
-                }
-                // Few enough that they are over before the scheduler would take the processor by itself.
-                let paused = (0..100).any(|_| give_way() == Background::After(TIDY_PAUSE));
-                over.store(true, Ordering::Relaxed);
-                paused
-            });
-            worker.join().expect("it does not panic")
-        });
-        assert!(paused);
     }
 }

@@ -7,19 +7,19 @@ use std::io::{self, Write};
 use std::process::{ExitCode, exit};
 use std::time::Duration;
 
+use allocator::Allocator;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use holdfastd::app::App;
 use holdfastd::config::{CommandLine, Config};
 use holdfastd::{logging, systemd};
-use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Calls are mostly small allocations that one thread makes and another frees: glibc's takes a seventh of a call's time
 /// for them (`cargo xtask bench service`).
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// What a second signal ends with.
 const ENDED_AT_ONCE: i32 = 1;
@@ -50,6 +50,7 @@ fn check(command_line: CommandLine) -> Config {
 
 fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     logging::init(&config.log);
+    allocator::keep().map_err(|error| format!("cannot start the thread that gives memory back: {error}"))?;
     let runtime = runtime()?;
     let ended = runtime.block_on(run(config));
     // What is stuck in a system call is left behind.

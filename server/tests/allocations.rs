@@ -28,7 +28,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 /// Calls of one count; as many before it, in which everything gets its room.
-const CALLS: u32 = 300;
+const CALLS: u32 = 600;
 const MAP: &str = "allocations";
 
 /// Blocks a call, in the whole process.
@@ -157,11 +157,11 @@ async fn a_call_allocates_no_more_than_it_did() {
         "MEASURED allocations a call, client included: Get {get:.2}, Update {update:.2}; the same transport with handlers that \
          answer constants {get_of_transport:.2} and {update_of_transport:.2}; a bare tonic server {bare:.2}"
     );
-    // What the handlers and all that is behind them allocate. A Get: the value, and its count of references. An Update: the job,
-    // the element, its part of the garbage.
-    let (own_get, own_update) = ((get - get_of_transport).round(), (update - update_of_transport).round());
-    assert!(own_get <= 2.0, "a Get takes {own_get}: it was 2");
-    assert!(own_update <= 2.0, "an Update takes {own_update}: it was 1 to 2");
+    // What the handlers and all that is behind them allocate. A Get: the value, and its count of references. An Update: nothing, as its
+    // element is one that was replaced before; but the first ones, and those after a pause, a part of one each.
+    let (own_get, own_update) = (get - get_of_transport, update - update_of_transport);
+    assert!(own_get < 2.5, "a Get takes {own_get}: it was 2");
+    assert!(own_update < 0.8, "an Update takes {own_update}: it was 0");
     assert!(
         get < bare && update < bare,
         "with all that its transport takes, it was less than a bare tonic's {bare:.2}"

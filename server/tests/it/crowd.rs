@@ -79,13 +79,6 @@ fn enough_descriptors(test: &str) -> bool {
     limit >= DESCRIPTORS
 }
 
-/// Bytes that are in memory.
-fn resident(process: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
-}
-
 async fn connections(api: &mut Api, expected: usize) {
     until("all are counted", async || (api.stats().await.connections == expected as u64).then_some(())).await;
 }
@@ -101,12 +94,12 @@ async fn a_crowd_disturbs_nobody_and_leaves_nothing_behind() {
     let mut api = Api::new(connect(endpoint).await);
     api.task_map("m").await;
     api.simulate(MapKind::Task, 0, NEW as u64).await;
-    let before = resident(&process);
+    let before = process.resident();
 
     let mut crowd = Crowd::new();
     crowd.idle(endpoint).await;
     connections(&mut api, IDLE + 1).await;
-    let with = resident(&process);
+    let with = process.resident();
     let each = with.saturating_sub(before) / IDLE as u64;
     crowd.silent(endpoint).await;
     connections(&mut api, IDLE + SILENT + 1).await;
@@ -130,7 +123,7 @@ async fn a_crowd_disturbs_nobody_and_leaves_nothing_behind() {
     connections(&mut api, 1).await;
     // Nine tenths of it: an allocator keeps a part of what it had.
     let returned = until("the memory is given back", async || {
-        let now = resident(&process);
+        let now = process.resident();
         (now < before + with.saturating_sub(before) / 10).then_some(now)
     });
     measured(format!("when they had gone, {} MiB were left", returned.await >> 20));

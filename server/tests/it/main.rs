@@ -15,6 +15,7 @@ mod http2;
 mod listings;
 mod load;
 mod machine;
+mod memory;
 mod owners;
 mod pipeline;
 mod process;

@@ -21,13 +21,14 @@ const ARROWS: &[Arrows] = &[
     Arrows { from: "cpu-executor", to: &[], in_tests: &[] },
     Arrows { from: "owners", to: &[], in_tests: &[] },
     Arrows { from: "kernel-maps", to: &[], in_tests: &[] },
+    Arrows { from: "allocator", to: &[], in_tests: &[] },
     Arrows {
         from: "engine",
         to: &["cpu-executor", "local-storage", "owners", "rqspinlock"],
         in_tests: &["history", "kernel-maps"],
     },
     Arrows { from: "holdfast-proto", to: &[], in_tests: &[] },
-    Arrows { from: "holdfastd", to: &["engine", "holdfast-proto"], in_tests: &["history", "holdfast"] },
+    Arrows { from: "holdfastd", to: &["allocator", "engine", "holdfast-proto"], in_tests: &["history", "holdfast"] },
     // The laboratory is for the command line alone: the library is built without it.
     Arrows { from: "holdfast", to: &["holdfast-proto", "lab"], in_tests: &["holdfastd"] },
     // It starts servers of its own, and speaks to them as to any other.

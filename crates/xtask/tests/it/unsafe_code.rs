@@ -8,6 +8,7 @@ const MAY: &[(&str, &str)] = &[
     ("cpu-executor", "a job's answer, which one thread writes and another takes"),
     ("local-storage", "elements and indexes that readers reach without a lock, under an epoch"),
     ("owners", "system calls that rustix does not wrap"),
+    ("allocator", "mimalloc's options and its collecting, which are C"),
     ("kernel-maps", "bpf(2), which takes addresses"),
 ];
 

@@ -1,0 +1,44 @@
+//! mimalloc, and a thread that gives back to the system what is free.
+//!
+//! ```text
+//!  a page of blocks is all free ─► marked in its arena ── the keeper's next turn ─► madvise ─► the system's
+//!                                       └── whoever wants a page meanwhile has it again
+//! ```
+//!
+//! By itself mimalloc does that second step in the middle of an allocation, of whatever thread, once a second has passed: after a large
+//! map was freed that holds up the thread, and the calls of all its connections, for up to 16 milliseconds at a time.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use libmimalloc_sys::{mi_collect, mi_option_set_default, mi_option_t};
+pub use mimalloc::MiMalloc as Allocator;
+use rustix::process::setpriority_process;
+
+/// `mi_option_purge_delay`, which the bindings do not name.
+const PURGE_DELAY: mi_option_t = 15;
+/// Milliseconds after which an allocation gives back by itself what is free: so many that the keeper does before. (Not -1, by which
+/// nothing would be marked.)
+const NEVER: i32 = i32::MAX;
+/// As long as mimalloc would wait.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The keeper's place behind the other threads: nice(2).
+const NICE: i32 = 10;
+
+/// Starts the keeper, the thread that gives free memory back, once a second: for a process whose allocator is [`Allocator`], before its
+/// other threads. `MIMALLOC_PURGE_DELAY` in the environment is obeyed instead.
+pub fn keep() -> io::Result<()> {
+    // SAFETY: an option that there is, set to a number of milliseconds; atomically, as it may be read meanwhile.
+    unsafe { mi_option_set_default(PURGE_DELAY, NEVER.into()) };
+    thread::Builder::new().name("holdfast-memory".to_owned()).spawn(|| {
+        // Of this thread alone, on Linux. Where that is forbidden it is as important as others.
+        let _ = setpriority_process(None, NICE);
+        loop {
+            thread::park_timeout(PAUSE);
+            // SAFETY: any thread may call it at any time. It takes what is nobody's.
+            unsafe { mi_collect(true) };
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! What was freed goes back to the system, and nobody who serves calls has to see to it.
+
+use std::fs;
+use std::time::Duration;
+
+use holdfast_proto::v1::{BatchUpdateRequest, CreateMapRequest, MapKind, OwnerRef};
+
+use crate::harness::{Api, Process, binary, connect, map_of, simulated, until};
+use crate::machine::measured;
+
+const OWNERS: u64 = 10_000;
+const VALUE: u32 = 8 << 10;
+/// Two MiB of values.
+const AT_ONCE: usize = 256;
+
+/// How long the thread that gives memory back has run so far.
+fn keeper_ran(process: &Process) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap().map(|task| task.unwrap().path());
+    let is_keeper = |task: &std::path::PathBuf| fs::read_to_string(task.join("comm")).unwrap() == "holdfast-memory\n";
+    let keeper = tasks.into_iter().find(is_keeper).expect("there is one");
+    let text = fs::read_to_string(keeper.join("schedstat")).unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_a_freed_map_is_given_back_on_a_thread_of_its_own() {
+    // Without huge pages, which take next to no time.
+    let arguments = ["--listen=127.0.0.1:0", "--allow-simulated-owners"];
+    let process = Process::spawn(binary().args(arguments).env("MIMALLOC_ALLOW_THP", "0"), 1);
+    let mut api = Api::new(connect(&process.endpoints[0]).await);
+    api.create_map(CreateMapRequest { value_size: VALUE, ..map_of("m", MapKind::Task) }).await;
+    api.simulate(MapKind::Task, 1, OWNERS).await;
+    let owners: Vec<_> = (1..=OWNERS).map(|id| OwnerRef { owner: Some(simulated(id).into()) }).collect();
+    let before = process.resident();
+    for owners in owners.chunks(AT_ONCE) {
+        let values = vec![1; owners.len() * VALUE as usize].into();
+        let request = BatchUpdateRequest { map: "m".to_owned(), owners: owners.to_vec(), values, ..Default::default() };
+        let failed = api.storage.batch_update(request).await.unwrap().into_inner().statuses;
+        assert!(failed.iter().all(|status| *status == 0), "{failed:?}");
+    }
+    let full = process.resident();
+    assert!(full - before >= OWNERS * u64::from(VALUE), "{before} bytes before, {full} with the values");
+    let ran = keeper_ran(&process);
+    assert_eq!(api.free("m").await.unwrap(), OWNERS);
+    let left = until("the memory is given back", async || {
+        let now = process.resident();
+        (now < before + (full - before) / 4).then_some(now)
+    })
+    .await;
+    // To unmap so much takes milliseconds, of which the last ones may not be accounted for yet.
+    let ran = until("somebody else has given it back: the keeper has done nothing", async || {
+        let ran = keeper_ran(&process) - ran;
+        (ran >= Duration::from_millis(2)).then_some(ran)
+    })
+    .await;
+    measured(format!(
+        "{} MiB before, {} with the values, {} afterwards; the keeper ran {ran:?}",
+        before >> 20,
+        full >> 20,
+        left >> 20
+    ));
+}

@@ -15,7 +15,7 @@ use super::server::{Cpu, Process};
 use super::table::{Column, Report, Table};
 use super::work::{Item, Items};
 use super::{Options, SHAPE};
-use crate::{histogram, median};
+use crate::median;
 
 /// The map that is freed.
 const FREED: &str = "freed";
@@ -24,13 +24,19 @@ const BEFORE: Duration = Duration::from_millis(1200);
 /// At most, behind its begin: it may take longer than the calls go on, and then the rest is not seen.
 const BEHIND: Duration = Duration::from_secs(3);
 
+/// What the calls of each round have waited.
+type Rounds = Vec<Histogram<u64>>;
+
+/// Medians of the rounds; `least` and `most` are of their p99.9.
 const COLUMNS: &[Column] = &[
     ("rate/s", 0),
     ("answered", 0),
     ("p50 us", 0),
     ("p99 us", 0),
     ("p99.9 us", 0),
-    ("most us", 0),
+    ("least", 0),
+    ("most", 0),
+    ("longest us", 0),
     ("server us", 2),
     ("loader us", 2),
     ("failed", 0),
@@ -42,7 +48,7 @@ struct Called<'a> {
     server: &'a Process,
     items: Items,
     peak: Vec<f64>,
-    waits: Histogram<u64>,
+    waits: Rounds,
     server_us: Vec<f64>,
     loader_us: Vec<f64>,
     failures: u64,
@@ -51,7 +57,7 @@ struct Called<'a> {
 
 impl<'a> Called<'a> {
     fn new(name: &str, server: &'a Process, items: Items) -> Self {
-        let (peak, waits, server_us, loader_us) = (Vec::new(), histogram(), Vec::new(), Vec::new());
+        let (peak, waits, server_us, loader_us) = (Vec::new(), Rounds::new(), Vec::new(), Vec::new());
         Called { name: name.to_owned(), server, items, peak, waits, server_us, loader_us, failures: 0, failure: None }
     }
 
@@ -70,22 +76,34 @@ impl<'a> Called<'a> {
         self.failure = self.failure.take().or(paced.failure);
     }
 
-    fn tell(&self, waits: &Histogram<u64>, name: &str, table: &mut Table) {
+    fn tell(&self, waits: &Rounds, name: &str, table: &mut Table) {
         let each = |us: &[f64]| (!us.is_empty()).then(|| median(us));
         let took = [each(&self.server_us), each(&self.loader_us)];
         table.row(name, cells(Some(self.half()), waits, took, self.failures));
     }
 }
 
-fn cells(
-    rate: Option<f64>,
-    waits: &Histogram<u64>,
-    took: [Option<f64>; 2],
-    failures: u64,
-) -> [Option<f64>; COLUMNS.len()] {
-    let at = |quantile| Some(waits.value_at_quantile(quantile) as f64 / 1e3);
-    let ([server, loader], most) = (took, Some(waits.max() as f64 / 1e3));
-    [rate, Some(waits.len() as f64), at(0.5), at(0.99), at(0.999), most, server, loader, Some(failures as f64)]
+fn cells(rate: Option<f64>, waits: &Rounds, took: [Option<f64>; 2], failures: u64) -> [Option<f64>; COLUMNS.len()] {
+    let each = |us: &dyn Fn(&Histogram<u64>) -> u64| -> Vec<f64> {
+        waits.iter().map(|waits| us(waits) as f64 / 1e3).collect()
+    };
+    let at = |quantile| each(&|waits| waits.value_at_quantile(quantile));
+    let most = |of: &[f64]| Some(of.iter().copied().fold(0.0, f64::max));
+    let (p999, longest, answered) = (at(0.999), each(&Histogram::max), waits.iter().map(Histogram::len).sum::<u64>());
+    let [server, loader] = took;
+    [
+        rate,
+        Some(answered as f64),
+        Some(median(&at(0.5))),
+        Some(median(&at(0.99))),
+        Some(median(&p999)),
+        Some(p999.iter().copied().fold(f64::MAX, f64::min)),
+        most(&p999),
+        most(&longest),
+        server,
+        loader,
+        Some(failures as f64),
+    ]
 }
 
 pub fn at_half_of_the_peak(options: &Options, report: &mut Report) -> Result<()> {
@@ -104,9 +122,9 @@ pub fn at_half_of_the_peak(options: &Options, report: &mut Report) -> Result<()>
             called.find_peak(options.counted()?)?;
         }
     }
-    let mut alone = histogram();
+    let mut alone = Rounds::new();
     for _ in 0..options.rounds {
-        alone.add(pace::alone(options.counted()?)).expect("one grows to the other's range");
+        alone.push(pace::alone(options.counted()?));
         for called in &mut called {
             let (before, own) = (called.server.cpu()?, Cpu::of_this()?);
             let (rate, time) = (called.half(), options.counted()?);
@@ -114,7 +132,7 @@ pub fn at_half_of_the_peak(options: &Options, report: &mut Report) -> Result<()>
             let each = |spent: Duration| spent.as_secs_f64() * 1e6 / (rate * (WARM + time).as_secs_f64());
             called.server_us.push(each(called.server.cpu()?.since(before)));
             called.loader_us.push(each(Cpu::of_this()?.since(own)));
-            called.waits.add(paced.latencies(|_| true)).expect("one grows to the other's range");
+            called.waits.push(paced.latencies(|_| true));
             called.note(paced);
         }
     }
@@ -139,7 +157,7 @@ pub fn while_a_map_is_freed(options: &Options, report: &mut Report) -> Result<()
     simulate(server.address(), first, options.elements)?;
     let filled: Vec<_> = (first..first + options.elements).collect();
     let mut called = [What::Get, What::Update].map(|what| Called::new(&what.name(), &server, calls(what, &scene)));
-    let mut during = [histogram(), histogram()];
+    let mut during = [Rounds::new(), Rounds::new()];
     let mut took = Vec::new();
     for _ in 0..options.rounds {
         for (called, during) in called.iter_mut().zip(&mut during) {
@@ -155,9 +173,8 @@ pub fn while_a_map_is_freed(options: &Options, report: &mut Report) -> Result<()
             let (freed, began, ended) = freed?;
             ensure!(freed == options.elements, "the free took out {freed} of {} elements", options.elements);
             took.push((ended - began).as_secs_f64() * 1e3);
-            let add = |to: &mut Histogram<u64>, some| to.add(&some).expect("one grows to the other's range");
-            add(during, paced.latencies(|meant| (began..ended).contains(&meant)));
-            add(&mut called.waits, paced.latencies(|meant| meant < began));
+            during.push(paced.latencies(|meant| (began..ended).contains(&meant)));
+            called.waits.push(paced.latencies(|meant| meant < began));
             called.note(paced);
         }
     }

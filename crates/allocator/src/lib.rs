@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use libmimalloc_sys::{mi_collect, mi_option_set_default, mi_option_t};
 pub use mimalloc::MiMalloc as Allocator;
-use rustix::process::setpriority_process;
 
 /// `mi_option_purge_delay`, which the bindings do not name.
 const PURGE_DELAY: mi_option_t = 15;
@@ -23,8 +22,6 @@ const PURGE_DELAY: mi_option_t = 15;
 const NEVER: i32 = i32::MAX;
 /// As long as mimalloc would wait.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The keeper's place behind the other threads: nice(2).
-const NICE: i32 = 10;
 
 /// Starts the keeper, the thread that gives free memory back, once a second: for a process whose allocator is [`Allocator`], before its
 /// other threads. `MIMALLOC_PURGE_DELAY` in the environment is obeyed instead.
@@ -32,8 +29,7 @@ pub fn keep() -> io::Result<()> {
     // SAFETY: an option that there is, set to a number of milliseconds; atomically, as it may be read meanwhile.
     unsafe { mi_option_set_default(PURGE_DELAY, NEVER.into()) };
     thread::Builder::new().name("holdfast-memory".to_owned()).spawn(|| {
-        // Of this thread alone, on Linux. Where that is forbidden it is as important as others.
-        let _ = setpriority_process(None, NICE);
+        stand_back();
         loop {
             thread::park_timeout(PAUSE);
             // SAFETY: any thread may call it at any time. It takes what is nobody's.
@@ -41,4 +37,12 @@ pub fn keep() -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// From now on this thread runs where nobody else wants to: a processor that it has counts as idle to the scheduler, which else would leave
+/// who wakes to the other ones for the milliseconds that it takes.
+fn stand_back() {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: 0 is the calling thread, and the kernel reads the parameter only. Where that is forbidden it stays as important as others.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) };
 }

@@ -11,7 +11,7 @@ use super::TIDY_PAUSE;
 /// A yield takes a microsecond where nobody else wants the processor.
 const WANTED: Duration = Duration::from_micros(20);
 /// How long work goes on at a stretch where the rest of the process is busy,
-const STRETCH: Duration = Duration::from_millis(1);
+const STRETCH: Duration = Duration::from_micros(250);
 /// which it is from this part of the time on.
 const BUSY: u32 = 8;
 

@@ -1,6 +1,5 @@
 //! Many connections at a time, most of which say nothing: what they cost, whom they disturb, and what is left of them.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};

@@ -42,7 +42,8 @@ pub fn keep() -> io::Result<()> {
 /// From now on this thread runs where nobody else wants to: a processor that it has counts as idle to the scheduler, which else would leave
 /// who wakes to the other ones for the milliseconds that it takes.
 fn stand_back() {
-    let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: 0 is the calling thread, and the kernel reads the parameter only. Where that is forbidden it stays as important as others.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) };
+    // All that the kernel's `sched_param` has. (musl's function of this name does nothing.)
+    let priority: libc::c_int = 0;
+    // SAFETY: 0 is the calling thread, and the kernel reads the one number only. Where that is forbidden it stays as important as others.
+    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const priority) };
 }

@@ -1,6 +1,7 @@
 //! What was freed goes back to the system, and nobody who serves calls has to see to it.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_proto::v1::{BatchUpdateRequest, CreateMapRequest, MapKind, OwnerRef};
@@ -13,12 +14,17 @@ const VALUE: u32 = 8 << 10;
 /// Two MiB of values.
 const AT_ONCE: usize = 256;
 
-/// How long the thread that gives memory back has run so far.
-fn keeper_ran(process: &Process) -> Duration {
+/// The thread that gives memory back, in `/proc`.
+fn keeper(process: &Process) -> PathBuf {
     let tasks = fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap().map(|task| task.unwrap().path());
-    let is_keeper = |task: &std::path::PathBuf| fs::read_to_string(task.join("comm")).unwrap() == "holdfast-memory\n";
-    let keeper = tasks.into_iter().find(is_keeper).expect("there is one");
-    let text = fs::read_to_string(keeper.join("schedstat")).unwrap();
+    let is_keeper =
+        |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm == "holdfast-memory\n");
+    tasks.into_iter().find(is_keeper).expect("there is one")
+}
+
+/// How long it has run so far.
+fn keeper_ran(process: &Process) -> Duration {
+    let text = fs::read_to_string(keeper(process).join("schedstat")).unwrap();
     Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
 }
 
@@ -53,6 +59,8 @@ async fn the_memory_of_a_freed_map_is_given_back_on_a_thread_of_its_own() {
         (ran >= Duration::from_millis(2)).then_some(ran)
     })
     .await;
+    let stat = fs::read_to_string(keeper(&process).join("stat")).unwrap();
+    assert_eq!(stat.split_whitespace().nth(40), Some("5"), "SCHED_IDLE: it stands back");
     measured(format!(
         "{} MiB before, {} with the values, {} afterwards; the keeper ran {ran:?}",
         before >> 20,

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Starts the keeper, the thread that gives free memory back, once a second: for a process whose allocator is [`Allocator`], before its
 /// other threads. `MIMALLOC_PURGE_DELAY` in the environment is obeyed instead.
 pub fn keep() -> io::Result<()> {
-    // SAFETY: an option that there is, set to a number of milliseconds; atomically, as it may be read meanwhile.
+    // SAFETY: an option that there is, set to a number of milliseconds, before there is another thread that reads it.
     unsafe { mi_option_set_default(PURGE_DELAY, NEVER.into()) };
     thread::Builder::new().name("holdfast-memory".to_owned()).spawn(|| {
         stand_back();

@@ -35,7 +35,7 @@
 //! * Nobody waits for a lock while pinned to the epoch: a strong reference keeps the storage or the map.
 //! * Hooks run before the first change, and behind a lock each check of what it guards ([`Hooks`]). What they call is refused a lock that their
 //!   own operation holds. A [`Guard`] stands before all of it.
-//! * Whoever retires tidies up behind itself ([`Context::tidy`]) before it sleeps for good: only a thread itself can empty its bag.
+//! * Whoever retires tidies up behind itself ([`Context::tidy`]) before it sleeps for good: only a thread itself ends what it has retired.
 //!
 //! # The life of an element
 //!

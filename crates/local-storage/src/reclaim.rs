@@ -6,7 +6,7 @@
 //!                                   behind it a mark in crossbeam's queue            by its own thread   └─► freed: beyond a few
 //! ```
 //!
-//! Who retires is who frees, so that a reader never does more than set a mark, however much waits; and a thread that replaces one
+//! Who retires is who frees, so that a reader does no more than set marks (and, where a context has gone with a reader in its way, end what that has left); and a thread that replaces one
 //! element after the other asks the allocator for none: its elements go round. (An allocator has to give back to the one thread what
 //! the other has freed; bpf_mem_alloc, which Linux's own local storage uses, keeps lists a processor for the same reason.)
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::bucket::Link;
 use crate::context::Context;
 use crate::map::{StorageMap, Value};
-use crate::reclaim::{Block, Retired};
+use crate::reclaim::{Block, Limbo, Retired};
 use crate::storage::LocalStorage;
 
 /// The element is in no bucket's list any more. Set under the bucket's lock.
@@ -209,12 +209,15 @@ pub(crate) unsafe fn add(
     (sum, version)
 }
 
-/// An element that nobody else has seen: dropping it frees it.
-pub(crate) struct Fresh(NonNull<Element>);
+/// An element that nobody else has seen: dropping it gives its memory back for the next one.
+pub(crate) struct Fresh<'a> {
+    element: NonNull<Element>,
+    limbo: &'a Limbo,
+}
 
-impl Fresh {
+impl<'a> Fresh<'a> {
     /// A private copy of `value`; none when there is no memory.
-    pub(crate) fn new(cx: &Context, value: &[u8]) -> Option<Fresh> {
+    pub(crate) fn new(cx: &'a Context, value: &[u8]) -> Option<Fresh<'a>> {
         let size = u32::try_from(value.len()).ok()?;
         let element = cx.limbo.block(layout(size))?.into_raw().cast::<Element>();
         // SAFETY: a block of this layout: room for the header and for the words behind it, written once each
@@ -242,7 +245,7 @@ impl Fresh {
                 first.add(whole.len()).write(AtomicU64::new(u64::from_le_bytes(word)));
             }
         }
-        Some(Fresh(element))
+        Some(Fresh { element, limbo: &cx.limbo })
     }
 
     /// Says whose it is and gives up the private hold. The caller publishes it by a Release store next, under the locks.
@@ -253,7 +256,7 @@ impl Fresh {
         owner: u64,
         version: u64,
     ) -> NonNull<Element> {
-        let mut element = self.0;
+        let mut element = self.element;
         std::mem::forget(self);
         // SAFETY: still private: `self` was the only handle.
         let header = unsafe { element.as_mut() };
@@ -265,10 +268,10 @@ impl Fresh {
     }
 }
 
-impl Drop for Fresh {
+impl Drop for Fresh<'_> {
     fn drop(&mut self) {
         // SAFETY: never published: into_shared forgets the handle.
-        drop(unsafe { end(self.0.cast()) });
+        unsafe { end(self.element.cast()) }.into_iter().for_each(|block| self.limbo.keep(block));
     }
 }
 
@@ -338,13 +341,13 @@ pub(crate) fn join(map: &Arc<StorageMap>, storage: &Arc<LocalStorage>) -> (*cons
 ///
 /// # Safety
 /// Nobody but the caller has ever seen it.
-pub(crate) unsafe fn unjoin(element: NonNull<Element>) -> Fresh {
+pub(crate) unsafe fn unjoin(cx: &Context, element: NonNull<Element>) -> Fresh<'_> {
     // SAFETY: still allocated; the holds are those of `join`, given back once.
     unsafe {
         drop(Arc::from_raw(element.as_ref().map));
         drop(Arc::from_raw(element.as_ref().storage));
     }
-    Fresh(element)
+    Fresh { element, limbo: &cx.limbo }
 }
 
 #[cfg(test)]

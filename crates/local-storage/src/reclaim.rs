@@ -6,9 +6,10 @@
 //!                                   behind it a mark in crossbeam's queue            by its own thread   └─► freed: beyond a few
 //! ```
 //!
-//! Who retires is who frees, so that a reader does no more than set marks (and, where a context has gone with a reader in its way, end what that has left); and a thread that replaces one
-//! element after the other asks the allocator for none: its elements go round. (An allocator has to give back to the one thread what
-//! the other has freed; bpf_mem_alloc, which Linux's own local storage uses, keeps lists a processor for the same reason.)
+//! Who retires is who frees, so that a reader does no more than set marks (and, where a context has gone with a reader in its way, end
+//! a few batches of what that has left); and a thread that replaces one element after the other asks the allocator for none: its
+//! elements go round. (An allocator has to give back to the one thread what the other has freed; bpf_mem_alloc, which Linux's own local
+//! storage uses, keeps lists a processor for the same reason.)
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::RefCell;
@@ -25,7 +26,9 @@ const BATCH: usize = 256;
 /// Bytes of objects in a batch, about, and at most of what is spare.
 const BATCH_BYTES: usize = 256 << 10;
 /// Objects that are ended at a time, about.
-const PIECE: usize = 512;
+const PIECE: u64 = 512;
+/// At so many spare blocks a look is taken for one that fits: so many sizes may take turns.
+const LOOKS: usize = 8;
 
 /// Retired by anyone, ever.
 static RETIRED: Tally = Tally::new();
@@ -64,6 +67,7 @@ thread_local! {
 }
 
 /// An object that nobody finds any more.
+#[derive(Clone, Copy)]
 struct Object {
     at: NonNull<u8>,
     /// Bytes of it, about.
@@ -114,7 +118,7 @@ impl Drop for Block {
 #[must_use = "it is dropped after the locks"]
 pub(crate) struct Retired<'a> {
     limbo: &'a Limbo,
-    object: Option<Object>,
+    object: Object,
 }
 
 impl<'a> Retired<'a> {
@@ -131,13 +135,13 @@ impl<'a> Retired<'a> {
     ) -> Retired<'a> {
         // Relaxed: a count. Whoever sees it among the freed has got this from us, by `FREED`.
         RETIRED.add(1, Ordering::Relaxed);
-        Retired { limbo, object: Some(Object { at: at.cast(), size, end }) }
+        Retired { limbo, object: Object { at: at.cast(), size, end } }
     }
 }
 
 impl Drop for Retired<'_> {
     fn drop(&mut self) {
-        self.object.take().into_iter().for_each(|object| self.limbo.take(object));
+        self.limbo.take(self.object);
     }
 }
 
@@ -180,9 +184,32 @@ impl Mark {
     }
 }
 
-/// Each call can end one epoch at most, and a mark needs two.
+/// Each call can end one epoch, and a mark needs two.
 fn help() {
     crossbeam_epoch::pin().flush();
+}
+
+#[derive(Default)]
+struct Batch {
+    objects: Vec<Object>,
+    size: usize,
+}
+
+impl Batch {
+    /// Ends its objects, and gives the memory that they leave to `keep`. How many they were.
+    ///
+    /// # Safety
+    /// No reader is pinned any more that was when the last of them was retired.
+    unsafe fn end(self, keep: impl Fn(Block)) -> u64 {
+        let count = self.objects.len() as u64;
+        for object in self.objects {
+            // SAFETY: whoever retired it promised that only readers pinned by then could reach it. Once: the batch is ours by value.
+            unsafe { (object.end)(object.at) }.into_iter().for_each(&keep);
+        }
+        // Release: pairs with `waiting`.
+        FREED.add(count, Ordering::Release);
+        count
+    }
 }
 
 /// What one thread has retired, in its order, and what it may use again.
@@ -191,70 +218,75 @@ pub(crate) struct Limbo(RefCell<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    open: Vec<Object>,
-    open_size: usize,
-    sealed: VecDeque<(Vec<Object>, Mark)>,
-    spare: Vec<Block>,
-    spare_size: usize,
-    /// So many were retired, ever,
-    retired: u64,
-    /// of which so many have ended,
-    ended: u64,
-    /// and so many were there when it last tidied up.
-    seen: u64,
+    open: Batch,
+    sealed: VecDeque<(Batch, Mark)>,
+    spare: Spare,
+    /// Something was retired since it last tidied up.
+    is_busy: bool,
 }
 
-impl Inner {
-    /// Nothing joins the open batch any more: its grace period begins.
-    fn seal(&mut self) {
-        if !self.open.is_empty() {
-            self.open_size = 0;
-            self.sealed.push_back((mem::take(&mut self.open), Mark::new()));
+#[derive(Default)]
+struct Spare {
+    blocks: Vec<Block>,
+    size: usize,
+}
+
+impl Spare {
+    fn keep(&mut self, block: Block) {
+        let size = self.size + block.layout.size();
+        if size <= BATCH_BYTES {
+            self.size = size;
+            self.blocks.push(block);
         }
     }
 
-    fn keep(&mut self, block: Block) {
-        let size = self.spare_size + block.layout.size();
-        if size <= BATCH_BYTES {
-            self.spare_size = size;
-            self.spare.push(block);
-        }
+    /// One of this layout. Where none of the last ones is, the last one goes: others are wanted now.
+    fn take(&mut self, layout: Layout) -> Option<Block> {
+        let fits = self.blocks.iter().rev().take(LOOKS).position(|block| block.layout == layout);
+        let from_the_end = fits.unwrap_or(0) + 1;
+        let block = self.blocks.swap_remove(self.blocks.len().checked_sub(from_the_end)?);
+        self.size -= block.layout.size();
+        fits.map(|_| block)
     }
 }
 
 impl Limbo {
     fn take(&self, object: Object) {
-        let full = {
-            let mut inner = self.0.borrow_mut();
-            if inner.open.is_empty() {
-                inner.open.reserve(BATCH);
+        let is_full = {
+            let Inner { open, is_busy, .. } = &mut *self.0.borrow_mut();
+            if open.objects.is_empty() {
+                open.objects.reserve(BATCH);
             }
-            inner.retired += 1;
-            inner.open_size += object.size;
-            inner.open.push(object);
-            let full = inner.open.len() >= BATCH || inner.open_size >= BATCH_BYTES;
-            if full {
-                inner.seal();
-            }
-            full
+            *is_busy = true;
+            open.size += object.size;
+            open.objects.push(object);
+            open.objects.len() >= BATCH || open.size >= BATCH_BYTES
         };
-        if full {
+        if is_full {
+            self.seal();
             self.end(PIECE);
         }
     }
 
     /// Memory for an object of this layout; none: there is none.
     pub(crate) fn block(&self, layout: Layout) -> Option<Block> {
-        let mut inner = self.0.borrow_mut();
-        if let Some(block) = inner.spare.pop() {
-            inner.spare_size -= block.layout.size();
-            // (One that does not fit goes: others are wanted now.)
-            if block.layout == layout {
-                return Some(block);
-            }
+        let spare = self.0.borrow_mut().spare.take(layout);
+        spare.or_else(|| Block::new(layout))
+    }
+
+    /// Memory that is not used after all.
+    pub(crate) fn keep(&self, block: Block) {
+        self.0.borrow_mut().spare.keep(block);
+    }
+
+    /// Nothing joins the open batch any more: its grace period begins.
+    fn seal(&self) {
+        let batch = mem::take(&mut self.0.borrow_mut().open);
+        if !batch.objects.is_empty() {
+            // (Not borrowed: what contexts have left that have gone may be ended in here.)
+            let mark = Mark::new();
+            self.0.borrow_mut().sealed.push_back((batch, mark));
         }
-        drop(inner);
-        Block::new(layout)
     }
 
     /// Whether there is a batch whose grace period is over.
@@ -262,67 +294,54 @@ impl Limbo {
         self.0.borrow().sealed.front().is_some_and(|(_, mark)| mark.is_over())
     }
 
-    /// Ends the batches whose grace period is over, about so many objects at most.
-    fn end(&self, budget: usize) {
+    /// Ends the batches whose grace period is over, about so many objects at most. How many they were.
+    fn end(&self, budget: u64) -> u64 {
         let mut ended = 0;
         while ended < budget {
             let next = self.0.borrow_mut().sealed.pop_front_if(|(_, mark)| mark.is_over());
-            let Some((batch, _)) = next else { return };
-            let count = batch.len();
-            for object in batch {
-                // SAFETY: whoever retired it promised that only readers pinned by then could reach it. Its mark was made afterwards
-                // and is over, so they are gone. Once: it came out of the list. (Not borrowed: what it owns may retire something.)
-                let block = unsafe { (object.end)(object.at) };
-                block.into_iter().for_each(|block| self.0.borrow_mut().keep(block));
-            }
-            self.0.borrow_mut().ended += count as u64;
-            // Release: pairs with `waiting`.
-            FREED.add(count as u64, Ordering::Release);
-            ended += count;
+            let Some((batch, _)) = next else { break };
+            // SAFETY: its mark was made after the last of it was retired, and is over.
+            ended += unsafe { batch.end(|block| self.keep(block)) };
         }
+        ended
     }
 
     /// One piece of tidying up.
     pub(crate) fn tidy(&self) -> Tidy {
         {
-            let mut inner = self.0.borrow_mut();
-            if inner.retired == inner.ended && inner.spare.is_empty() {
+            let inner = self.0.borrow();
+            if inner.open.objects.is_empty() && inner.sealed.is_empty() && inner.spare.blocks.is_empty() {
                 return Tidy::Done;
             }
-            if inner.retired == inner.seen {
-                inner.seal();
-            } else {
-                // More may follow in a moment, and one grace period does for all of it. But what can be ended goes now, here between
-                // two operations: else it does in the middle of one.
-                inner.seen = inner.retired;
-                drop(inner);
-                help();
-                self.end(PIECE);
-                return Tidy::Waiting;
-            }
         }
-        let all = self.0.borrow().retired;
-        let tidy = self.help_on(|| self.0.borrow().ended == all);
+        if mem::take(&mut self.0.borrow_mut().is_busy) {
+            // More may follow in a moment, and one grace period does for all of it. But what can be ended goes now, here between
+            // two operations: else it does in the middle of one.
+            help();
+            self.end(PIECE);
+            return Tidy::Waiting;
+        }
+        self.seal();
+        let tidy = self.help_on(|| self.0.borrow().sealed.is_empty());
         if tidy == Tidy::Done {
-            let mut inner = self.0.borrow_mut();
-            (inner.spare, inner.spare_size) = Default::default();
+            self.0.borrow_mut().spare = Spare::default();
         }
         tidy
     }
 
     /// Bounded: it ends some 1,000 objects at most.
     fn help_on(&self, is_done: impl Fn() -> bool) -> Tidy {
-        let before = self.0.borrow().ended;
+        let mut ended = 0;
         for _epoch in 0..2 {
             help();
-            self.end(PIECE);
+            ended += self.end(PIECE);
             if is_done() {
                 return Tidy::Done;
             }
         }
-        match self.0.borrow().ended == before {
-            true => Tidy::Waiting,
-            false => Tidy::More,
+        match ended {
+            0 => Tidy::Waiting,
+            _ => Tidy::More,
         }
     }
 }
@@ -336,43 +355,34 @@ impl Limbo {
 
     /// Bytes that are kept for later.
     pub(crate) fn spare(&self) -> usize {
-        let inner = self.0.borrow();
-        assert_eq!(inner.spare.iter().map(|block| block.layout.size()).sum::<usize>(), inner.spare_size);
-        inner.spare_size
+        let spare = &self.0.borrow().spare;
+        assert_eq!(spare.blocks.iter().map(|block| block.layout.size()).sum::<usize>(), spare.size);
+        spare.size
     }
 }
 
 impl Drop for Limbo {
-    /// What is left is ended by whoever comes by.
+    /// What is left is ended by whoever comes by, some batches at a time.
     fn drop(&mut self) {
-        let inner = self.0.get_mut();
-        inner.seal();
-        let left: Vec<_> = inner.sealed.drain(..).flat_map(|(batch, _)| batch).collect();
-        if left.is_empty() {
-            return;
+        let Inner { open, sealed, .. } = mem::take(self.0.get_mut());
+        let left = sealed.into_iter().map(|(batch, _)| batch).chain([open]);
+        for batch in left.filter(|batch| !batch.objects.is_empty()) {
+            let guard = crossbeam_epoch::pin();
+            // SAFETY: the closure runs after all readers that are pinned now, once, and may run on any thread, as whoever retired each
+            // has promised.
+            unsafe { guard.defer_unchecked(move || _ = batch.end(drop)) };
+            guard.flush();
         }
-        let guard = crossbeam_epoch::pin();
-        // SAFETY: the closure runs after all readers that are pinned now, once, and may run on any thread, as whoever retired each
-        // has promised.
-        unsafe {
-            guard.defer_unchecked(move || {
-                let count = left.len() as u64;
-                left.into_iter().for_each(|object| drop((object.end)(object.at)));
-                // Release: pairs with `waiting`.
-                FREED.add(count, Ordering::Release);
-            });
-        }
-        guard.flush();
     }
 }
 
-/// A grace period that has begun. It ends when no reader has any more what was out of sight by then, and what this thread had retired by
-/// then is freed.
+/// A grace period that has begun. It ends when no reader has any more what was out of sight by then, and what the context had retired by
+/// then is freed, where the same one helps that it began with.
 pub(crate) struct Grace(Mark);
 
 impl Grace {
     pub(crate) fn begin(limbo: &Limbo) -> Grace {
-        limbo.0.borrow_mut().seal();
+        limbo.seal();
         Grace(Mark::new())
     }
 

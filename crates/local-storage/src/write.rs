@@ -40,12 +40,12 @@ struct Update<'a> {
     value: &'a [u8],
     wanted: Wanted,
     /// The element to be. An attempt that starts over gives it back.
-    fresh: Option<Fresh>,
+    fresh: Option<Fresh<'a>>,
     armed: &'a mut Armed,
 }
 
-impl Update<'_> {
-    fn take_fresh(&mut self) -> Fresh {
+impl<'a> Update<'a> {
+    fn take_fresh(&mut self) -> Fresh<'a> {
         self.fresh.take().expect("an attempt that starts over gives it back")
     }
 }
@@ -170,11 +170,11 @@ impl StorageMap {
     }
 
     /// An owner's first element: the storage is made and published with it.
-    fn create_storage(
+    fn create_storage<'a>(
         self: &Arc<Self>,
-        cx: &Context,
+        cx: &'a Context,
         owner: &impl Owner,
-        update: &mut Update<'_>,
+        update: &mut Update<'a>,
     ) -> Result<Attempt<Written>, UpdateError> {
         let storage = Arc::new(LocalStorage::new(owner.id()));
         // Nobody else has it yet, so it is had at once. Whoever finds the storage published waits until the element is in its chain, too:
@@ -206,7 +206,7 @@ impl StorageMap {
         }
         // Lost against another first element, or the owner is leaving. (The room is given back.)
         // SAFETY: the storage was never published and the element is in no bucket: nobody else has seen it.
-        update.fresh = Some(unsafe { element::unjoin(element) });
+        update.fresh = Some(unsafe { element::unjoin(cx, element) });
         index.remove(self.id());
         Ok(Attempt::StartOver)
     }
@@ -358,7 +358,7 @@ mod tests {
     use crate::tests::{TestOwner, context, map};
     use crate::{SlotState, destroy};
 
-    fn update<'a>(cx: &Context, armed: &'a mut Armed) -> Update<'a> {
+    fn update<'a>(cx: &'a Context, armed: &'a mut Armed) -> Update<'a> {
         let wanted = Wanted { mode: Mode::Any, expected: None };
         Update { value: b"2", wanted, fresh: Fresh::new(cx, b"2"), armed }
     }

@@ -127,10 +127,42 @@ fn memory_is_used_again_and_not_while_a_reader_may_see_it() {
     drop(reader);
     // While another test's reader is in the way it cannot.
     let limit = Instant::now() + Duration::from_secs(60);
-    while retire::<100>(&limbo, 1000).is_disjoint(&first) {
+    while retire::<100>(&limbo, 1000).is_disjoint(&first) || limbo.spare() == 0 {
         assert!(Instant::now() < limit, "elements do not go round");
         std::thread::yield_now();
     }
+    let kept = limbo.spare();
+    let _first = limbo.block(layout(100)).unwrap();
+    assert_eq!(limbo.spare(), kept - 100, "one of them");
+}
+
+#[test]
+fn memory_goes_round_where_sizes_take_turns() {
+    let limbo = Limbo::default();
+    let limit = Instant::now() + Duration::from_secs(60);
+    // While another test's reader is in the way it cannot.
+    while limbo.spare() < 10_000 {
+        assert!(Instant::now() < limit, "nothing is kept");
+        retire::<64>(&limbo, 1);
+        retire::<200>(&limbo, 1);
+    }
+    for size in [64, 200, 64, 200, 200] {
+        let kept = limbo.spare();
+        let _block = limbo.block(layout(size)).unwrap();
+        assert_eq!(limbo.spare(), kept - size, "one that fits");
+    }
+}
+
+#[test]
+fn what_an_update_does_not_use_is_used_by_the_next_one() {
+    let (cx, owner, map) = (context(0), TestOwner::new(), map(8, 10));
+    map.update(&cx, &owner, &[1; 8], Mode::Any, None).unwrap();
+    assert_eq!(cx.limbo.spare(), 0);
+    map.update(&cx, &owner, &[2; 8], Mode::NoExist, None).unwrap_err();
+    let kept = cx.limbo.spare();
+    assert_ne!(kept, 0, "it was refused");
+    map.update(&cx, &owner, &[3; 8], Mode::NoExist, None).unwrap_err();
+    assert_eq!(cx.limbo.spare(), kept, "made of the same");
 }
 
 #[test]
@@ -174,6 +206,30 @@ fn what_a_thread_could_not_free_before_it_ended_is_freed_by_others() {
     let limit = Instant::now() + Duration::from_secs(60);
     while Arc::strong_count(&map) > 1 {
         assert!(Instant::now() < limit, "{} elements are not freed", Arc::strong_count(&map) - 1);
+        collect();
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_list_that_goes_leaves_nothing_out() {
+    static ENDED: AtomicU64 = AtomicU64::new(0);
+    let limbo = Limbo::default();
+    // One batch that is sealed, and one that is not.
+    for _ in 0..300 {
+        let at = limbo.block(layout(8)).unwrap().into_raw();
+        // SAFETY: nobody else has it, and the block is of this layout.
+        drop(unsafe {
+            Retired::new(&limbo, at, 8, |at| {
+                ENDED.fetch_add(1, Ordering::Relaxed);
+                Some(Block::from_raw(at, layout(8)))
+            })
+        });
+    }
+    drop(limbo);
+    let limit = Instant::now() + Duration::from_secs(60);
+    while ENDED.load(Ordering::Relaxed) < 300 {
+        assert!(Instant::now() < limit, "{ENDED:?} of 300 have ended");
         collect();
         std::thread::yield_now();
     }

@@ -28,7 +28,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 /// Calls of one count; as many before it, in which everything gets its room.
-const CALLS: u32 = 600;
+const CALLS: u32 = 1000;
 const MAP: &str = "allocations";
 
 /// Blocks a call, in the whole process.

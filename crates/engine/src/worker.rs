@@ -284,7 +284,12 @@ impl Worker {
 
     fn begin_free(&mut self, map: Arc<Map>, responder: Responder<Reply>) {
         match MapFree::begin(&map.core) {
-            Ok(steps) => self.frees.push_back(Free { map, steps, responder }),
+            Ok(steps) => {
+                if self.frees.is_empty() {
+                    self.stretch = Stretch::begin();
+                }
+                self.frees.push_back(Free { map, steps, responder });
+            }
             Err(local_storage::AlreadyFreeing) => {
                 responder.send(Err(Error::MapFreeing { name: map.spec.name.clone() }))
             }

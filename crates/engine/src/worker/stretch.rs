@@ -39,13 +39,14 @@ impl Stretch {
     }
 
     fn is_over(&self) -> bool {
-        spent(ClockId::ThreadCPUTime) - self.own >= STRETCH
+        spent(ClockId::ThreadCPUTime).saturating_sub(self.own) >= STRETCH
     }
 
     /// What the one that ends here came to.
     fn begin_next(&mut self) -> Past {
         let now = Stretch::begin();
-        let past = Past { time: now.began - self.began, own: now.own - self.own, all: now.all - self.all };
+        let (own, all) = (now.own.saturating_sub(self.own), now.all.saturating_sub(self.all));
+        let past = Past { time: now.began - self.began, own, all };
         *self = now;
         past
     }

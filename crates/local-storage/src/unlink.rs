@@ -268,7 +268,8 @@ impl MapFree {
         &self.map
     }
 
-    /// Goes on for about `budget` elements or as many buckets, and for one bucket at least.
+    /// Goes on for about `budget` elements or as many buckets, and for one bucket at least. Always by the same context, which keeps
+    /// what is taken out: the grace period at the end is helped along where that is.
     pub fn step(&mut self, cx: &Context, budget: u64) -> Progress {
         cx.set_deadline(None);
         let budget = budget.max(1);

@@ -54,11 +54,37 @@ pub fn unframed(mut bytes: Bytes) -> Result<Bytes> {
     Ok(bytes)
 }
 
+/// Connected, and nothing said yet.
+pub type Dialled = std::net::TcpStream;
+
+fn dial(to: SocketAddr) -> Result<Dialled> {
+    let tcp = Dialled::connect(to).with_context(|| format!("cannot connect to {to}"))?;
+    tcp.set_nodelay(true)?;
+    tcp.set_nonblocking(true)?;
+    Ok(tcp)
+}
+
+/// For each of so many threads as many connections, with their numbers. They are dialled in turn: a server that deals them out in turn as well then has
+/// the same ones together in every round, and not those that were first in a race.
+pub fn deal(to: SocketAddr, connections: usize, threads: usize) -> Result<Vec<Vec<(usize, Dialled)>>> {
+    let mut dealt: Vec<_> = (0..threads.min(connections)).map(|_| Vec::new()).collect();
+    for number in 0..connections {
+        let thread = number % dealt.len();
+        dealt[thread].push((number, dial(to)?));
+    }
+    Ok(dealt)
+}
+
 impl Connection {
     /// Within a runtime, which drives it from then on.
     pub async fn open(to: SocketAddr) -> Result<Connection> {
-        let tcp = TcpStream::connect(to).await.with_context(|| format!("cannot connect to {to}"))?;
-        tcp.set_nodelay(true)?;
+        Connection::over(dial(to)?).await
+    }
+
+    /// Likewise, what has been dialled.
+    pub async fn over(dialled: Dialled) -> Result<Connection> {
+        let to = dialled.peer_addr()?;
+        let tcp = TcpStream::from_std(dialled)?;
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         let (send, connection) = builder.handshake::<_, Bytes>(tcp).await?;

@@ -51,6 +51,8 @@ struct Called<'a> {
     waits: Rounds,
     server_us: Vec<f64>,
     loader_us: Vec<f64>,
+    /// Where they are nothing but work.
+    alone: Rounds,
     failures: u64,
     failure: Option<String>,
 }
@@ -58,7 +60,8 @@ struct Called<'a> {
 impl<'a> Called<'a> {
     fn new(name: &str, server: &'a Process, items: Items) -> Self {
         let (peak, waits, server_us, loader_us) = (Vec::new(), Rounds::new(), Vec::new(), Vec::new());
-        Called { name: name.to_owned(), server, items, peak, waits, server_us, loader_us, failures: 0, failure: None }
+        let (name, alone) = (name.to_owned(), Rounds::new());
+        Called { name, server, items, peak, waits, server_us, loader_us, alone, failures: 0, failure: None }
     }
 
     fn find_peak(&mut self, time: Duration) -> Result<()> {
@@ -122,25 +125,25 @@ pub fn at_half_of_the_peak(options: &Options, report: &mut Report) -> Result<()>
             called.find_peak(options.counted()?)?;
         }
     }
-    let mut alone = Rounds::new();
     for _ in 0..options.rounds {
-        alone.push(pace::alone(options.counted()?));
         for called in &mut called {
             let (before, own) = (called.server.cpu()?, Cpu::of_this()?);
             let (rate, time) = (called.half(), options.counted()?);
             let (paced, ()) = open(called.server, SHAPE.connections, &called.items, rate, time, || ())?;
             let each = |spent: Duration| spent.as_secs_f64() * 1e6 / (rate * (WARM + time).as_secs_f64());
-            called.server_us.push(each(called.server.cpu()?.since(before)));
-            called.loader_us.push(each(Cpu::of_this()?.since(own)));
+            let (server, loader) = (each(called.server.cpu()?.since(before)), each(Cpu::of_this()?.since(own)));
+            called.server_us.push(server);
+            called.loader_us.push(loader);
             called.waits.push(paced.latencies(|_| true));
             called.note(paced);
+            called.alone.push(pace::alone(rate, Duration::from_secs_f64((server + loader) / 1e6), time));
         }
     }
     let title = format!("{} connections, half of the peak at a fixed rate (open loop)", SHAPE.connections);
     let mut table = Table::new(title, COLUMNS);
-    table.row("the machine alone", cells(None, &alone, [None; 2], 0));
     for called in &called {
         called.tell(&called.waits, &called.name, &mut table);
+        table.row(&format!("{}, its work alone", called.name), cells(Some(called.half()), &called.alone, [None; 2], 0));
         report.failed(&called.name, called.failures, called.failure.as_deref());
     }
     report.tell(&table);

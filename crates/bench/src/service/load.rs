@@ -19,7 +19,7 @@ use prost::Message;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use super::client::Connection;
+use super::client::{Connection, Dialled, deal};
 use super::server::{Cpu, Process};
 use super::work::{Heads, Items, Method};
 use crate::histogram;
@@ -107,11 +107,12 @@ impl Seen {
 pub fn closed(server: &Process, shape: Shape, items: &Items, counted: Duration) -> Result<Outcome> {
     let phase = Arc::new(AtomicU8::new(WARMING));
     let (ready, is_ready) = mpsc::channel();
-    let threads: Vec<_> = (0..THREADS.min(shape.connections))
-        .map(|first| {
-            let (items, phase, ready, to) = (items.clone(), Arc::clone(&phase), ready.clone(), server.address());
-            let connections: Vec<_> = (first..shape.connections).step_by(THREADS).collect();
-            thread::spawn(move || drive(to, shape, &connections, &items, &phase, &ready))
+    let dealt = deal(server.address(), shape.connections, THREADS)?;
+    let threads: Vec<_> = dealt
+        .into_iter()
+        .map(|dialled| {
+            let (items, phase, ready) = (items.clone(), Arc::clone(&phase), ready.clone());
+            thread::spawn(move || drive(dialled, shape, &items, &phase, &ready))
         })
         .collect();
     drop(ready);
@@ -141,9 +142,9 @@ pub fn closed(server: &Process, shape: Shape, items: &Items, counted: Duration) 
 #[cfg(test)]
 pub fn one_loop(to: SocketAddr, shape: Shape, items: &Items, time: Duration) -> Result<Seen> {
     let phase = Arc::new(AtomicU8::new(COUNTING));
-    let connections: Vec<_> = (0..shape.connections).collect();
+    let mut dealt = deal(to, shape.connections, 1)?;
     thread::scope(|scope| {
-        let loader = scope.spawn(|| drive(to, shape, &connections, items, &phase, &mpsc::channel().0));
+        let loader = scope.spawn(|| drive(dealt.remove(0), shape, items, &phase, &mpsc::channel().0));
         crate::pause(time);
         phase.store(STOPPED, Ordering::Relaxed);
         loader.join().expect("it does not panic")
@@ -156,22 +157,21 @@ pub fn runtime() -> Result<Runtime> {
 
 /// One thread of the loader, with these connections.
 fn drive(
-    to: SocketAddr,
+    dialled: Vec<(usize, Dialled)>,
     shape: Shape,
-    connections: &[usize],
     items: &Items,
     phase: &Arc<AtomicU8>,
     ready: &mpsc::Sender<()>,
 ) -> Result<Seen> {
     runtime()?.block_on(async {
         let mut open = Vec::new();
-        for _ in connections {
-            open.push(Connection::open(to).await?);
+        for (number, one) in dialled {
+            open.push((number, Connection::over(one).await?));
         }
         let _ = ready.send(());
         let seen = Arc::new(Mutex::new(Seen::new()));
         let mut streams = JoinSet::new();
-        for (number, connection) in connections.iter().zip(open) {
+        for (number, connection) in open {
             let heads = Arc::new(Heads::new(&connection));
             // A pipeline has many operations under way by itself.
             let is_pipeline = items.all[0].method == Method::Pipeline;

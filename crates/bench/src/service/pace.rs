@@ -10,8 +10,8 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{hint, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::StreamExt as _;
@@ -21,7 +21,7 @@ use rustix::time::{
 };
 use tokio::net::unix::pipe::Receiver;
 
-use super::client::Connection;
+use super::client::{Connection, deal};
 use super::load::{PATIENCE, THREADS, WARM, runtime};
 use super::server::Process;
 use super::work::{Heads, Items};
@@ -35,9 +35,6 @@ const TICK: Duration = Duration::from_millis(1);
 /// Calls under way at a time on each connection, at which a server is fastest. Those that are due beyond them wait, and count from when
 /// they were meant, as all do.
 const AT_A_TIME: usize = 64;
-
-/// Between two calls that take no time.
-const EVERY: Duration = Duration::from_micros(10);
 
 /// A call that begins so late: the server will not catch up.
 const LATEST: Duration = Duration::from_secs(1);
@@ -126,15 +123,17 @@ pub fn open<T: Send>(
     // Time to connect.
     let begin = Instant::now() + Duration::from_millis(200);
     let schedule = Schedule::new(begin, rate, WARM + time);
-    let threads = THREADS.min(connections);
+    let dealt = deal(server.address(), connections, THREADS)?;
+    let threads = dealt.len();
     thread::scope(|scope| {
-        let loaders: Vec<_> = (0..threads)
-            .map(|first| {
+        let loaders: Vec<_> = (0..)
+            .zip(dealt)
+            .map(|(first, dialled)| {
                 scope.spawn(move || {
                     runtime()?.block_on(async {
                         let mut own = Vec::new();
-                        for _ in (first..connections).step_by(threads) {
-                            own.push(Connection::open(server.address()).await?);
+                        for (_, one) in dialled {
+                            own.push(Connection::over(one).await?);
                         }
                         paced(&own, items, schedule.part(first, threads)).await
                     })
@@ -227,23 +226,28 @@ impl Line {
     }
 }
 
-/// What calls would wait that take no time: how long the machine itself keeps threads from running that have work, one on each processor.
-pub fn alone(time: Duration) -> hdrhistogram::Histogram<u64> {
-    let begin = Instant::now();
-    let one = || {
-        let (mut waits, mut meant) = (histogram(), begin);
-        while begin.elapsed() < time {
-            let now = Instant::now();
-            while meant <= now {
-                waits.record((now - meant).as_nanos() as u64).expect("it grows");
-                meant += EVERY;
+/// What calls would wait that are nothing but work: as much of it as they take the server and the loader, by one thread for each
+/// processor. Who is called at this rate on this machine answers no sooner, whatever it does.
+pub fn alone(rate: f64, work: Duration, time: Duration) -> hdrhistogram::Histogram<u64> {
+    let count = thread::available_parallelism().map_or(1, usize::from);
+    let schedule = Schedule::new(Instant::now(), rate, time);
+    let one = |part: Schedule| {
+        let mut waits = histogram();
+        for meant in (0..part.calls).map(|call| part.meant(call)) {
+            let early = meant.saturating_duration_since(Instant::now());
+            if !early.is_zero() {
+                crate::pause(early.max(TICK));
             }
+            let began = Instant::now();
+            while began.elapsed() < work {
+                hint::spin_loop();
+            }
+            waits.record(meant.elapsed().as_nanos() as u64).expect("it grows");
         }
         waits
     };
-    let count = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..count).map(|_| scope.spawn(one)).collect();
+        let threads: Vec<_> = (0..count).map(|first| scope.spawn(move || one(schedule.part(first, count)))).collect();
         let mut all = histogram();
         for thread in threads {
             all.add(thread.join().expect("it does not panic")).expect("one grows to the other's range");

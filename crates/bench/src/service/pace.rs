@@ -16,6 +16,7 @@ use std::{hint, thread};
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -226,12 +227,16 @@ impl Line {
     }
 }
 
-/// What calls would wait that are nothing but work: as much of it as they take the server and the loader, by one thread for each
-/// processor. Who is called at this rate on this machine answers no sooner, whatever it does.
-pub fn alone(rate: f64, work: Duration, time: Duration) -> hdrhistogram::Histogram<u64> {
-    let count = thread::available_parallelism().map_or(1, usize::from);
+/// What calls would wait that are nothing but work: as much of it as they take the server and the loader, by a thread on each processor
+/// that nobody has to hand anything to. Whoever is called at this rate on this machine answers no sooner, whatever it does.
+pub fn alone(rate: f64, work: Duration, time: Duration) -> Result<hdrhistogram::Histogram<u64>> {
+    let allowed = sched_getaffinity(None)?;
+    let processors: Vec<_> = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).collect();
     let schedule = Schedule::new(Instant::now(), rate, time);
-    let one = |part: Schedule| {
+    let one = |part: Schedule, processor: usize| {
+        let mut here = CpuSet::new();
+        here.set(processor);
+        sched_setaffinity(None, &here)?;
         let mut waits = histogram();
         for meant in (0..part.calls).map(|call| part.meant(call)) {
             let early = meant.saturating_duration_since(Instant::now());
@@ -244,15 +249,16 @@ pub fn alone(rate: f64, work: Duration, time: Duration) -> hdrhistogram::Histogr
             }
             waits.record(meant.elapsed().as_nanos() as u64).expect("it grows");
         }
-        waits
+        anyhow::Ok(waits)
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..count).map(|first| scope.spawn(move || one(schedule.part(first, count)))).collect();
+        let parts = (0..).zip(&processors).map(|(first, at)| (schedule.part(first, processors.len()), *at));
+        let threads: Vec<_> = parts.map(|(part, at)| scope.spawn(move || one(part, at))).collect();
         let mut all = histogram();
         for thread in threads {
-            all.add(thread.join().expect("it does not panic")).expect("one grows to the other's range");
+            all.add(thread.join().expect("it does not panic")?).expect("one grows to the other's range");
         }
-        all
+        Ok(all)
     })
 }
 

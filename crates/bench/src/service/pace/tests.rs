@@ -147,3 +147,24 @@ fn threads_share_a_schedule_out() {
     assert_eq!(meant(whole.part(0, 2)), millis(&[0, 2, 4]));
     assert_eq!(meant(whole.part(1, 2)), millis(&[1, 3]));
 }
+
+#[test]
+fn work_alone_waits_for_itself() {
+    let work = Duration::from_millis(2);
+    let waits = alone(100.0, work, Duration::from_millis(100)).expect("Linux tells the processors");
+    // A histogram's values are off by a thousandth.
+    assert_eq!(waits.len(), 10);
+    assert!(waits.min() as f64 > work.as_nanos() as f64 * 0.99, "{} ns", waits.min());
+}
+
+#[test]
+fn connections_are_dealt_out_in_the_order_in_which_they_are_dialled() {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let dealt = deal(listener.local_addr().expect("it is bound"), 5, 2).expect("it listens");
+    let numbers: Vec<Vec<_>> = dealt.iter().map(|own| own.iter().map(|(number, _)| *number).collect()).collect();
+    assert_eq!(numbers, [vec![0, 2, 4], vec![1, 3]]);
+    let accepted: Vec<_> = (0..5).map(|_| listener.accept().expect("it is there").1).collect();
+    for (number, dialled) in dealt.iter().flatten() {
+        assert_eq!(dialled.local_addr().expect("it is connected"), accepted[*number]);
+    }
+}

@@ -222,6 +222,7 @@ fn engine_config(config: &Config, descriptors: &Descriptors) -> Result<engine::C
         ..engine.executor
     };
     engine.owners.reserved_descriptors = descriptors.reserved;
+    engine.on_freed = allocator::hurry;
     Ok(engine)
 }
 

@@ -31,6 +31,9 @@ pub struct Config {
     pub inline_mutations: bool,
     /// Whether programs may have steps that make others wait.
     pub lab_steps: bool,
+    /// Called by a worker whenever a free pauses for others, and at its end: there may be memory to give back to the system. It must
+    /// not wait.
+    pub on_freed: fn(),
 }
 
 impl Default for Config {
@@ -55,6 +58,7 @@ impl Default for Config {
             guard: Guard::RqSpinLock,
             inline_mutations: true,
             lab_steps: false,
+            on_freed: || (),
         }
     }
 }

@@ -72,6 +72,7 @@ impl Engine {
             programs: Programs::default(),
             owners: OnceLock::new(),
             gauges,
+            on_freed: config.on_freed,
         });
         let lock_timeout = config.lock_timeout;
         let guards = Guards::new(config.guard, &config.executor.cpus);

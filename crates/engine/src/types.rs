@@ -349,7 +349,7 @@ pub struct WorkerStats {
     pub border: cpu_executor::WorkerInfo,
     /// What the lock counts.
     pub lock: rqspinlock::Events,
-    /// How often a free of a map has paused, because somebody else wanted the processor.
+    /// How often frees of maps have paused, so that others have the processor.
     pub gave_way: u64,
 }
 

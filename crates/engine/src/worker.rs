@@ -149,6 +149,8 @@ pub(crate) struct Shared {
     pub(crate) owners: OnceLock<Registry<Storage>>,
     /// One cell a worker, for its counters.
     pub(crate) gauges: Box<[OnceLock<Gauges>]>,
+    /// [`Config::on_freed`](crate::Config::on_freed).
+    pub(crate) on_freed: fn(),
 }
 
 /// What anybody may read of a worker.
@@ -307,6 +309,7 @@ impl Worker {
                 let Free { map, steps, responder } = free;
                 // Before the answer: a program's step that comes after it finds that the map is gone.
                 drop((map, steps));
+                (self.shared.on_freed)();
                 responder.send(Ok(Done::Freed(freed)));
                 return Background::Again;
             }
@@ -317,7 +320,10 @@ impl Worker {
         // One that waits does not hold up the others.
         if self.waited < self.frees.len() {
             let turn = self.stretch.give_way();
-            self.gave_way.fetch_add(u64::from(turn != Background::Again), Ordering::Relaxed);
+            if turn != Background::Again {
+                self.gave_way.fetch_add(1, Ordering::Relaxed);
+                (self.shared.on_freed)();
+            }
             return turn;
         }
         self.waited = 0;

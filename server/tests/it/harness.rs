@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -52,6 +52,13 @@ pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T 
         }
     };
     soon(what, polling).await
+}
+
+/// What such a file of `/proc` tells by this name.
+pub fn status(file: &Path, name: &str) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    let value = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned());
+    text.lines().find_map(value).unwrap_or_else(|| panic!("no {name} in {text}"))
 }
 
 /// A configuration for tests: a free port, simulated owners, two workers, a short end.
@@ -319,9 +326,12 @@ impl Process {
 
     /// Bytes of it that are in memory.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        1024 * self.status("VmRSS").trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
+    /// What its file in `/proc` tells by this name.
+    pub fn status(&self, name: &str) -> String {
+        status(format!("/proc/{}/status", self.pid()).as_ref(), name)
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_proto::v1::{BatchUpdateRequest, CreateMapRequest, MapKind, OwnerRef};
 
-use crate::harness::{Api, Process, binary, connect, map_of, simulated, until};
+use crate::harness::{Api, Process, binary, connect, map_of, simulated, status, until};
 use crate::machine::measured;
 
 const OWNERS: u64 = 10_000;
@@ -23,6 +23,11 @@ fn keeper(process: &Process) -> Option<PathBuf> {
     tasks.filter_map(Result::ok).map(|task| task.path()).find(is_keeper)
 }
 
+/// How often it has gone to sleep so far.
+fn keeper_slept(process: &Process) -> u64 {
+    status(&keeper(process).expect("there is one").join("status"), "voluntary_ctxt_switches").parse().unwrap()
+}
+
 /// How long it has run so far.
 fn keeper_ran(process: &Process) -> Duration {
     let text = fs::read_to_string(keeper(process).expect("there is one").join("schedstat")).unwrap();
@@ -31,9 +36,7 @@ fn keeper_ran(process: &Process) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_memory_of_a_freed_map_is_given_back_on_a_thread_of_its_own() {
-    // Without huge pages, which take next to no time.
-    let arguments = ["--listen=127.0.0.1:0", "--allow-simulated-owners"];
-    let process = Process::spawn(binary().args(arguments).env("MIMALLOC_ALLOW_THP", "0"), 1);
+    let process = Process::spawn(binary().args(["--listen=127.0.0.1:0", "--allow-simulated-owners"]), 1);
     let mut api = Api::new(connect(&process.endpoints[0]).await);
     api.create_map(CreateMapRequest { value_size: VALUE, ..map_of("m", MapKind::Task) }).await;
     api.simulate(MapKind::Task, 1, OWNERS).await;
@@ -68,6 +71,33 @@ async fn the_memory_of_a_freed_map_is_given_back_on_a_thread_of_its_own() {
         full >> 20,
         left >> 20
     ));
+}
+
+/// By itself it has a turn, and goes to sleep twice, every second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_frees_a_map_need_not_wait_for_the_second_to_be_over() {
+    let process = Process::spawn(binary().args(["--listen=127.0.0.1:0", "--allow-simulated-owners"]), 1);
+    let mut api = Api::new(connect(&process.endpoints[0]).await);
+    let (began, before) = (Instant::now(), keeper_slept(&process));
+    for _ in 0..10 {
+        api.create_map(map_of("m", MapKind::Task)).await;
+        let slept = keeper_slept(&process);
+        assert_eq!(api.free("m").await.unwrap(), 0);
+        until("the keeper has its turn", async || (keeper_slept(&process) >= slept + 2).then_some(())).await;
+    }
+    let (seconds, slept) = (began.elapsed().as_secs(), keeper_slept(&process) - before);
+    assert!(
+        slept > 2 * (seconds + 1),
+        "the keeper has slept {slept} times within {seconds} s, as if nobody hurried it"
+    );
+}
+
+/// To have one cleared holds up who wants memory for longer than most calls take. (That mimalloc does not ask for them is a feature of
+/// its crate.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn huge_pages_are_forbidden() {
+    let process = Process::spawn(binary().arg("--listen=127.0.0.1:0"), 1);
+    assert_eq!(process.status("THP_enabled"), "0");
 }
 
 /// That the option has the number which we take it to have, too.

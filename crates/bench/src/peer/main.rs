@@ -58,6 +58,8 @@ enum Transport {
 
 fn main() -> Result<()> {
     let Cli { transport, value } = Cli::parse();
+    // As holdfastd.
+    rustix::thread::disable_transparent_huge_pages(true)?;
     let runtime = Builder::new_multi_thread().enable_all().worker_threads(THREADS).build()?;
     let constant = Constant::new(value);
     runtime.spawn(async move {

@@ -19,8 +19,8 @@ use crate::median;
 
 /// The map that is freed.
 const FREED: &str = "freed";
-/// Before the free begins; half a second of it is not counted: connecting, and the first calls. About as long as the free: where now and
-/// then a second is bad, the slowest thousandth of three of them is slower than that of most single ones.
+/// Before the free begins. As much of its end is counted as the free takes, or all but connecting and the first calls: where now and then a
+/// second is bad, the slowest thousandth of three of them is slower than that of most single ones.
 const BEFORE: Duration = Duration::from_millis(3500);
 /// At most, behind its begin: it may take longer than the calls go on, and then the rest is not seen.
 const BEHIND: Duration = Duration::from_secs(4);
@@ -178,7 +178,8 @@ pub fn while_a_map_is_freed(options: &Options, report: &mut Report) -> Result<()
             ensure!(freed == options.elements, "the free took out {freed} of {} elements", options.elements);
             took.push((ended - began).as_secs_f64() * 1e3);
             during.push(paced.latencies(|meant| (began..ended).contains(&meant)));
-            called.waits.push(paced.latencies(|meant| meant < began));
+            let before = began - (ended - began);
+            called.waits.push(paced.latencies(|meant| (before..began).contains(&meant)));
             called.note(paced);
         }
     }

@@ -3,6 +3,8 @@
 use engine::{LockPlace, MapState};
 use tokio::time::timeout;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 
 #[tokio::test]
@@ -54,6 +56,24 @@ async fn a_free_goes_on_without_its_caller() {
     map(&engine, "m", OwnerKind::Task);
     set(&engine, "m", &simulated(1), 1).await.unwrap();
     assert_eq!(engine.free_map("m", None, None).await, Ok(1));
+}
+
+/// At each pause of the free, and at its end.
+#[tokio::test]
+async fn a_free_tells_that_it_leaves_memory_behind() {
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    let engine = start(|config| config.on_freed = || _ = TOLD.fetch_add(1, Ordering::Relaxed));
+    engine.create_simulated_owners(OwnerKind::Task, 0, 10_000).await.unwrap();
+    map(&engine, "m", OwnerKind::Task);
+    for id in 0..10_000 {
+        set(&engine, "m", &simulated(id), id).await.unwrap();
+    }
+    assert_eq!(TOLD.load(Ordering::Relaxed), 0);
+    assert_eq!(engine.free_map("m", None, None).await, Ok(10_000));
+    let pauses: u64 = engine.stats().workers.iter().map(|worker| worker.gave_way).sum();
+    measured(format_args!("a free of 10,000 elements: {pauses} pauses for others"));
+    assert!(pauses > 0);
+    assert_eq!(TOLD.load(Ordering::Relaxed), pauses + 1);
 }
 
 /// The answers of a batch are delivered together, but not behind one that waits for a lock.

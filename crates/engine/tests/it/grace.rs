@@ -211,11 +211,11 @@ fn a_free_that_waits_does_not_hold_up_another() {
         while engine.stats().retry_list == 0 {
             assert!(tokio::time::timeout(Duration::from_millis(1), &mut waits).await.is_err(), "its bucket is held");
         }
-        // Not those for who else wants the processor, on a machine that is busy.
+        // Not those that it makes for others, after each stretch.
         let pauses = || sleeps(&engine)[freeing].saturating_sub(engine.stats().workers[freeing].gave_way);
         let (start, before) = (Instant::now(), pauses());
         assert_eq!(engine.free_map(large, None, None).await, Ok(10_000));
-        let pauses = pauses() - before;
+        let pauses = pauses().saturating_sub(before);
         measured(format_args!("two frees: {pauses} pauses in {:.1?} while one waited", start.elapsed()));
         assert_eq!(engine.get_map(small).unwrap().state, MapState::Freeing);
         // One or two, for its own grace period. If the one that waits had its way, they were more than 40.

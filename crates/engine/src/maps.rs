@@ -1,11 +1,11 @@
 //! The registry of maps: by name for every call, in the order of their ids for listings.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dashmap::DashMap;
+use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use foldhash::fast::RandomState;
 use local_storage::{ByteLimits, CreateMapError, Quota, StorageMap};
 use owners::OwnerKind;
@@ -106,11 +106,14 @@ pub(crate) struct Limits {
     pub(crate) min_buckets: usize,
 }
 
+type ByName = HashMap<String, Arc<Map>, RandomState>;
+
 pub(crate) struct Maps {
     limits: Limits,
     /// What is used of `limits.bytes`.
     quota: Arc<Quota>,
-    by_name: DashMap<String, Arc<Map>, RandomState>,
+    /// Readers of different threads write nothing in common: nearly every call is one, and there are few maps.
+    by_name: ShardedLock<ByName>,
     /// Its mutex serialises creates and removals; lookups never take it.
     by_id: Mutex<BTreeMap<MapId, Arc<Map>>>,
     last_id: AtomicU64,
@@ -119,7 +122,7 @@ pub(crate) struct Maps {
 impl Maps {
     pub(crate) fn new(limits: Limits) -> Maps {
         let quota = Arc::new(Quota::new(limits.bytes));
-        Maps { limits, quota, by_name: DashMap::default(), by_id: Mutex::default(), last_id: AtomicU64::new(0) }
+        Maps { limits, quota, by_name: ShardedLock::default(), by_id: Mutex::default(), last_id: AtomicU64::new(0) }
     }
 
     /// `tell` gets the map before anybody else has it.
@@ -144,7 +147,7 @@ impl Maps {
             spec.max_elements = self.limits.default_max_elements;
         }
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(present) = self.by_name.get(&spec.name) {
+        if let Some(present) = self.by_name().get(&spec.name) {
             return Err(Error::MapExists { name: spec.name, id: present.id() });
         }
         if by_id.len() >= self.limits.max_maps {
@@ -172,7 +175,7 @@ impl Maps {
         let map = Arc::new(Map { spec, core, hooks: AtomicU8::new(0) });
         tell(&map);
         by_id.insert(id, Arc::clone(&map));
-        self.by_name.insert(map.spec.name.clone(), Arc::clone(&map));
+        self.by_name_mut().insert(map.spec.name.clone(), Arc::clone(&map));
         Ok(map.info())
     }
 
@@ -199,15 +202,25 @@ impl Maps {
         expected: Option<MapId>,
         look: impl FnOnce(&Map) -> Option<R>,
     ) -> Option<R> {
-        let map = self.by_name.get(name)?;
+        let by_name = self.by_name();
+        let map = by_name.get(name)?;
         let is_meant = expected.is_none_or(|expected| expected == map.id());
-        if is_meant && !map.core.is_freeing() { look(&map) } else { None }
+        if is_meant && !map.core.is_freeing() { look(map) } else { None }
+    }
+
+    fn by_name(&self) -> ShardedLockReadGuard<'_, ByName> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of who has the mutex of `by_id`.
+    fn by_name_mut(&self) -> ShardedLockWriteGuard<'_, ByName> {
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The map of this name, whatever its state. What can be no name at all is told apart from a map that is not there.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Map>, Error> {
-        match self.by_name.get(name) {
-            Some(map) => Ok(Arc::clone(&map)),
+        match self.by_name().get(name) {
+            Some(map) => Ok(Arc::clone(map)),
             None => check_name(name).and(Err(Error::MapNotFound { name: name.to_owned() })),
         }
     }
@@ -227,7 +240,10 @@ impl Maps {
     /// Takes a freed map out; its name is free from then on.
     pub(crate) fn remove(&self, map: &Map) {
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
-        self.by_name.remove_if(&map.spec.name, |_, found| found.id() == map.id());
+        let mut by_name = self.by_name_mut();
+        if by_name.get(&map.spec.name).is_some_and(|found| found.id() == map.id()) {
+            by_name.remove(&map.spec.name);
+        }
         by_id.remove(&map.id());
     }
 

@@ -64,8 +64,8 @@ fn dial(to: SocketAddr) -> Result<Dialled> {
     Ok(tcp)
 }
 
-/// For each of so many threads as many connections, with their numbers. They are dialled in turn: a server that deals them out in turn as well then has
-/// the same ones together in every round, and not those that were first in a race.
+/// For each of so many threads as many connections, with their numbers. They are dialled in turn: a server that deals them out in turn as
+/// well then has the same ones together in every round, and not those that were first in a race.
 pub fn deal(to: SocketAddr, connections: usize, threads: usize) -> Result<Vec<Vec<(usize, Dialled)>>> {
     let mut dealt: Vec<_> = (0..threads.min(connections)).map(|_| Vec::new()).collect();
     for number in 0..connections {

@@ -94,8 +94,9 @@ impl Curve {
                 point.shape = Shape { connections: number as usize, streams: 1 };
                 // Of fewer, the server's own ups and downs are more.
                 point.idle = number >= 100;
-                // And some that set the scene. By default it takes half of the descriptors.
-                point.arguments.push(format!("--max-connections={}", number + 16));
+                // And those of the turn before, which may not have been seen to end, and some that set the scene. By default it takes
+                // half of the descriptors.
+                point.arguments.push(format!("--max-connections={}", number + number.min(1_000) + 16));
             }
             Curve::Owners => point.owners = number,
             Curve::Value => point.value = number as usize,

@@ -8,14 +8,14 @@
 //!           ▲─────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! By itself mimalloc does that second step in the middle of an allocation or a free, of whatever thread, once a second has passed: after a large
-//! map was freed that holds up the thread, and the calls of all its connections, for up to 16 milliseconds at a time. Nor may the keeper
-//! do that much at once: whoever is on its processor waits for it to end, or for the scheduler's next tick, whatever its priority. But
-//! to give back everything fifty times a second takes a twentieth of what calls with half a MiB each can do: their buffers are free
-//! just for a moment, and then must be had from the system again. So it hurries where much is left for good.
+//! By itself mimalloc does that second step in the middle of an allocation or a free, of whatever thread, once a second has passed: after
+//! a large map was freed that holds up the thread, and the calls of all its connections, for up to 16 milliseconds at a time. Nor may the
+//! keeper do that much at once: whoever is on its processor waits, whatever its priority. But to give back everything fifty times a second
+//! takes a twentieth of what calls with half a MiB each can do: their buffers are free just for a moment, and then must be had from the
+//! system again. So it hurries where much is left for good.
 //!
 //! Without huge pages, as Redis is: to have one cleared holds up a thread for longer than most calls take, and in pieces they cannot be
-//! given back without the system putting them together again, for milliseconds of a processor. Batches are up to a twenty-fifth slower for it.
+//! given back without the system putting them together again, for milliseconds of a processor. Batches are up to a twenty-fifth slower.
 
 use std::sync::OnceLock;
 use std::thread::Thread;
@@ -34,8 +34,8 @@ const PURGE_DELAY: mi_option_t = 15;
 const NEVER: i32 = i32::MAX;
 /// As long as mimalloc would wait.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between two turns where the keeper is hurried: what a free on a busy server leaves meanwhile, of values of 64 bytes, is given back in
-/// a quarter of a millisecond. (Of larger ones it is more, up to what the scheduler's tick lets it do at once.)
+/// Between two turns where the keeper is hurried: what a free of small values leaves meanwhile on a busy server is given back in a part of
+/// a millisecond. (Of large ones it is more.)
 const REST: Duration = Duration::from_millis(20);
 /// The keeper's place behind the other threads: nice(2). Not SCHED_IDLE, by which it would have next to nothing of a busy processor while
 /// it holds what others need who map memory.

@@ -175,7 +175,9 @@ impl Maps {
         let map = Arc::new(Map { spec, core, hooks: AtomicU8::new(0) });
         tell(&map);
         by_id.insert(id, Arc::clone(&map));
-        self.by_name_mut().insert(map.spec.name.clone(), Arc::clone(&map));
+        // Made before the lock, which every call waits for.
+        let name = map.spec.name.clone();
+        self.by_name_mut().insert(name, Arc::clone(&map));
         Ok(map.info())
     }
 
@@ -240,11 +242,10 @@ impl Maps {
     /// Takes a freed map out; its name is free from then on.
     pub(crate) fn remove(&self, map: &Map) {
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut by_name = self.by_name_mut();
-        if by_name.get(&map.spec.name).is_some_and(|found| found.id() == map.id()) {
-            by_name.remove(&map.spec.name);
+        // Nobody has made another one of this name since, which needs the mutex and finds this one.
+        if by_id.remove(&map.id()).is_some() {
+            self.by_name_mut().remove(&map.spec.name);
         }
-        by_id.remove(&map.id());
     }
 
     /// At most `limit` maps with ids above `after`, in the order of their ids.

@@ -94,8 +94,8 @@ impl Curve {
                 point.shape = Shape { connections: number as usize, streams: 1 };
                 // Of fewer, the server's own ups and downs are more.
                 point.idle = number >= 100;
-                // And those of the turn before, which may not have been seen to end, and some that set the scene. By default it takes
-                // half of the descriptors.
+                // And some of the turn before, which may not have been seen to end (of 10,000 not as many again: a process may have
+                // 20,000 open files here), and some that set the scene. By default it takes half of the descriptors.
                 point.arguments.push(format!("--max-connections={}", number + number.min(1_000) + 16));
             }
             Curve::Owners => point.owners = number,

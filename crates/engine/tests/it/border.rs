@@ -1,9 +1,9 @@
 //! The way to a worker: order, bounds, deadlines, and work that goes on when nobody waits.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use engine::{LockPlace, MapState};
 use tokio::time::timeout;
-
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 
